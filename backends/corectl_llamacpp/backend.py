@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from corectl.hardware.device import Device
-from corectl.messages import LoadOptions
 from corectl.model.gguf import header_of
-from corectl.runner.engine import Availability, Engine, MemoryEstimate, ModelSpec, Placement
+from corectl.runner.engine import (
+    Availability,
+    CacheShape,
+    Engine,
+    LayerMemory,
+    MemoryEstimate,
+    ModelSpec,
+    Placement,
+)
 
 VARIANTS = ("cuda", "hip", "metal", "vulkan", "sycl")
 CACHE_BYTES = 2
@@ -34,12 +40,11 @@ class LlamaCppBackend:
         variant = next((name for name in VARIANTS if any(f"ggml-{name}" in lib for lib in libraries)), "cpu")
         return Availability(variant=variant, version=importlib.metadata.version("llama-cpp-python"))
 
-    def estimate(self, model: ModelSpec, options: LoadOptions, devices: Sequence[Device]) -> MemoryEstimate:
+    def estimate(self, model: ModelSpec, shape: CacheShape) -> MemoryEstimate:
         header = header_of(model.weights)
-        tokens = options.num_ctx or 0
+        cell = cache_bytes_per_token(header.metadata)
         return MemoryEstimate(
-            weights=header.file_size + projector_bytes(model),
-            cache=tokens * cache_bytes_per_token(header.metadata),
+            layers=(LayerMemory(weights=header.file_size, cell=cell),), host=projector_bytes(model)
         )
 
     def load(self, model: ModelSpec, placement: Placement, progress: Callable[[float], None]) -> Engine:

@@ -26,7 +26,6 @@ from corectl_llamacpp.ranker import LlamaRanker
 if TYPE_CHECKING:
     from corectl_llamacpp.vision import LlamaVision
 
-ALL_LAYERS = 999
 MIN_BATCH = 32
 
 
@@ -76,10 +75,7 @@ def _checked_header(path: Path) -> Header:
 
 def _load_model(model: ModelSpec, placement: Placement, progress: Callable[[float], None]) -> Any:
     params = llama_cpp.llama_model_default_params()
-    params.n_gpu_layers = ALL_LAYERS if placement.gpu_layers < 0 else placement.gpu_layers
-    if placement.main_gpu is not None:
-        params.main_gpu = placement.main_gpu
-        params.split_mode = llama_cpp.LLAMA_SPLIT_MODE_NONE
+    params.n_gpu_layers = sum(placement.layers)
     params.load_mode = (
         llama_cpp.LLAMA_LOAD_MODE_MMAP if placement.use_mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
     )

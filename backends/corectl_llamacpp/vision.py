@@ -236,7 +236,7 @@ def load_vision(path: Path, header: Header, native: Any, placement: Placement) -
         raise NotSupported(f"projectors of the kind {kind} cannot be used with this version of corectl")
     mtmd.mtmd_helper_log_set(logs.callback, None)
     params = mtmd.mtmd_context_params_default()
-    params.use_gpu = placement.gpu_layers != 0
+    params.use_gpu = sum(placement.layers) > 0
     params.n_threads = placement.num_thread
     params.print_timings = False
     context = mtmd.mtmd_init_from_file(os.fsencode(path), native, params)

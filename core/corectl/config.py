@@ -41,10 +41,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     num_parallel: int = 0
     max_loaded_models: int = 0
     max_queue: int = 512
+    max_context: int = 0
+    flash_attention: bool | None = None
+    kv_cache_type: str = "f16"
+    gpu_overhead: int = 0
+    sched_spread: bool = False
+    require_gpu: bool = False
+    llm_library: str = ""
+    cache_memory: int = 2**29
     origins: tuple[str, ...] = ()
     max_body: int = 64 * 2**20
     prune: bool = True
     log_level: str = "info"
+    log_format: str = "text"
     sources: dict[str, str] = {}
 
     def source(self, name: str) -> str:
@@ -115,6 +124,15 @@ def _log_level(text: str) -> str:
     if level not in ("debug", "info", "warning", "error"):
         raise ValueError(f"{text!r} is none of debug, info, warning, error")
     return level
+
+
+def _one_of(*known: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if (value := text.lower()) not in known:
+            raise ValueError(f"{text!r} is none of {', '.join(known)}")
+        return value
+
+    return parse
 
 
 SETTINGS = (
@@ -198,6 +216,54 @@ SETTINGS = (
         help="requests that may wait for a model to load; more get a 503",
     ),
     Setting(
+        name="max_context",
+        variables=("CORECTL_MAX_CONTEXT",),
+        parse=_count,
+        help="largest context in tokens that a request may ask for (0: what the model was trained for)",
+    ),
+    Setting(
+        name="flash_attention",
+        variables=("OLLAMA_FLASH_ATTENTION",),
+        parse=_bool,
+        help="compute attention without storing it; empty: where the engine finds it useful",
+    ),
+    Setting(
+        name="kv_cache_type",
+        variables=("OLLAMA_KV_CACHE_TYPE",),
+        parse=_one_of("f16", "q8_0", "q4_0"),
+        help="type of values in the key-value memory: f16, q8_0 or q4_0",
+    ),
+    Setting(
+        name="gpu_overhead",
+        variables=("OLLAMA_GPU_OVERHEAD",),
+        parse=_count,
+        help="bytes to leave free on each GPU",
+    ),
+    Setting(
+        name="sched_spread",
+        variables=("OLLAMA_SCHED_SPREAD",),
+        parse=_bool,
+        help="spread each model over all GPUs, even if it fits on one",
+    ),
+    Setting(
+        name="require_gpu",
+        variables=("CORECTL_REQUIRE_GPU",),
+        parse=_bool,
+        help="refuse to load a model that would not lie on GPUs as a whole",
+    ),
+    Setting(
+        name="llm_library",
+        variables=("OLLAMA_LLM_LIBRARY",),
+        parse=str.lower,
+        help="kind of device to compute on: cpu, cuda, rocm, metal or vulkan; empty: the best",
+    ),
+    Setting(
+        name="cache_memory",
+        variables=("CORECTL_CACHE_MEMORY",),
+        parse=_count,
+        help="bytes of each runner for states of prompts whose memory cannot be shared, and of requests put aside",
+    ),
+    Setting(
         name="origins",
         variables=("OLLAMA_ORIGINS",),
         parse=_list,
@@ -220,6 +286,12 @@ SETTINGS = (
         variables=("OLLAMA_DEBUG", "CORECTL_LOG_LEVEL"),
         parse=_log_level,
         help="debug, info, warning or error; OLLAMA_DEBUG=1 means debug",
+    ),
+    Setting(
+        name="log_format",
+        variables=("CORECTL_LOG_FORMAT",),
+        parse=_one_of("text", "json"),
+        help="text or json: how lines of the log are written",
     ),
 )
 

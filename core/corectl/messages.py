@@ -144,7 +144,8 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompt) be dropped when the prompt is longer than the context; `shift` lets the oldest half be dropped when the
     output fills it. `want_context` asks for all tokens at the end. `top_logprobs` alternatives are 0 to 20 a token.
     `parser` names the dialect that the output is read with (empty: the template's). `think_budget` is the most tokens
-    of a thought, below 0 without limit.
+    of a thought, below 0 without limit. What was computed for a prompt is used again only for requests with the same
+    `cache_salt`.
     """
 
     prompt: Prompt
@@ -160,6 +161,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     top_logprobs: int = 0
     want_context: bool = False
     render_only: bool = False
+    cache_salt: str = ""
 
 
 class Embedding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="embedding"):
@@ -264,9 +266,13 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens and nanoseconds. `prompt_ns` covers the prefill, `output_ns` from its end to the last token."""
+    """Tokens and nanoseconds. `prompt_ns` covers the prefill, `output_ns` from its end to the last token.
+
+    `cached_tokens` are those of the prompt that an earlier request had left behind, and that were not computed again.
+    """
 
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     prompt_ns: int = 0
     output_tokens: int = 0
     output_ns: int = 0

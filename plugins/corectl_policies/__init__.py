@@ -6,16 +6,12 @@ from collections.abc import Sequence
 
 from corectl import hookimpl
 from corectl.runner.engine import Placement
+from corectl.scheduler.fit import memory_use
 from corectl.scheduler.policy import PlacementQuestion, Resident, SchedulerPolicy, WaitingRequest
 
 corectl_api = 1
 
-AUTO_SEQUENCES = 16
-EMBEDDING_SEQUENCES = 64
-"""Texts that are embedded in one step: they are short, and need no memory."""
-
 AUTO_CONTEXTS = 2
-DEFAULT_BATCH = 512
 MOST_THREADS_PER_CORE = 4
 USABLE_MEMORY = 0.9
 """The part of the free memory that a load may plan with."""
@@ -38,31 +34,34 @@ class DefaultPolicy:
         num_ctx = question.options.num_ctx or 1
         free = sum(device.memory_free for device in question.devices if not device.unusable) * USABLE_MEMORY
         contexts = 1 if question.embedding else question.num_parallel or AUTO_CONTEXTS
-        fixed = question.estimate.weights + question.estimate.compute
-        if not question.num_parallel and fixed + question.estimate.cache * contexts > free:
+        if not question.num_parallel and _total(question, num_ctx * contexts) > free:
             contexts = 1
-        if fixed + question.estimate.cache * contexts > free and not question.alone:
+        if _total(question, num_ctx * contexts) > free and not question.alone:
             return None
         return self._placement(question, num_ctx, contexts)
 
     def _placement(self, question: PlacementQuestion, num_ctx: int, contexts: int) -> Placement:
-        options = question.options
+        options, shape = question.options, question.shape
         cores = max([1, *(device.cores for device in question.devices if device.kind == "cpu")])
-        # An encoder reads an input in one piece.
-        batch = num_ctx if question.embedding else min(options.num_batch or DEFAULT_BATCH, num_ctx)
-        sequences = EMBEDDING_SEQUENCES if question.embedding else AUTO_SEQUENCES
         return Placement(
             num_ctx=num_ctx,
             cells=num_ctx * contexts,
-            num_batch=batch,
-            max_sequences=question.num_parallel or sequences,
+            num_batch=shape.num_batch,
+            max_sequences=shape.max_sequences,
             # More threads than cores only wait for one another; far more than that ends an engine.
             num_thread=min(options.num_thread or cores, cores * MOST_THREADS_PER_CORE),
-            gpu_layers=-1 if options.num_gpu is None else options.num_gpu,
-            main_gpu=options.main_gpu,
+            fixed_threads=options.num_thread is not None,
             use_mmap=options.use_mmap is not False,
             devices=tuple(device.id for device in question.devices if not device.unusable),
+            cache_type=shape.cache_type,
+            flash_attention=shape.flash_attention,
+            snapshots=question.snapshots,
+            estimated=memory_use(question.estimate, shape, cells=num_ctx * contexts),
         )
+
+
+def _total(question: PlacementQuestion, cells: int) -> int:
+    return sum(use.total for use in memory_use(question.estimate, question.shape, cells=cells))
 
 
 @hookimpl

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from corectl.errors import BadModelFile, CorectlError, LoadFailed
-from corectl.messages import LoadOptions
-from corectl.runner.engine import ModelSpec
+from corectl.runner.engine import CacheShape, ModelSpec
+from corectl.scheduler.fit import memory_use
 from corectl_llamacpp.backend import LlamaCppBackend
 from tests.backends.conftest import EMBEDDER, load, placement, smollm2
 
@@ -41,25 +41,29 @@ def test_availability_without_the_library_says_what_to_type(monkeypatch: pytest.
 
 def test_nothing_is_imported_to_describe_or_estimate() -> None:
     program = (
-        "import sys; from pathlib import Path; from corectl.messages import LoadOptions\n"
-        "from corectl.runner.engine import ModelSpec; from corectl_llamacpp.backend import LlamaCppBackend\n"
+        "import sys; from pathlib import Path\n"
+        "from corectl.runner.engine import CacheShape, ModelSpec\n"
+        "from corectl_llamacpp.backend import LlamaCppBackend\n"
         "backend = LlamaCppBackend(); backend.availability()\n"
-        f"backend.estimate(ModelSpec(format='gguf', weights=Path({str(EMBEDDER)!r})), LoadOptions(), ())\n"
+        f"model = ModelSpec(format='gguf', weights=Path({str(EMBEDDER)!r}))\n"
+        "backend.estimate(model, CacheShape(num_batch=1, max_sequences=1))\n"
         "sys.exit('llama_cpp' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("num_ctx", [None, 1, 4096])
-def test_estimate(num_ctx: int | None) -> None:
-    found = BACKEND.estimate(_spec(smollm2()), LoadOptions(num_ctx=num_ctx), ())
-    assert found.weights == smollm2().stat().st_size
-    assert found.cache == (num_ctx or 0) * KV_BYTES_PER_TOKEN
+@pytest.mark.parametrize("cells", [1, 4096])
+def test_estimate(cells: int) -> None:
+    shape = CacheShape(num_batch=512, max_sequences=4)
+    (use,) = memory_use(BACKEND.estimate(_spec(smollm2()), shape), shape, cells=cells)
+    assert use.weights == smollm2().stat().st_size
+    assert use.cache == cells * KV_BYTES_PER_TOKEN
 
 
 def test_an_encoder_needs_no_cache() -> None:
-    found = BACKEND.estimate(_spec(EMBEDDER, embedding=True), LoadOptions(num_ctx=64), ())
-    assert (found.weights, found.cache) == (EMBEDDER.stat().st_size, 0)
+    shape = CacheShape(num_batch=64, max_sequences=4)
+    (use,) = memory_use(BACKEND.estimate(_spec(EMBEDDER, embedding=True), shape), shape, cells=64)
+    assert (use.weights, use.cache) == (EMBEDDER.stat().st_size, 0)
 
 
 def test_progress_grows_to_one() -> None:

@@ -20,10 +20,10 @@ import numpy.typing as npt
 from corectl import hookimpl
 from corectl.errors import EngineError, LoadFailed
 from corectl.hardware.device import Device, HardwareProbe
-from corectl.messages import LoadOptions
 from corectl.runner.engine import (
     Availability,
     Backend,
+    CacheShape,
     Candidate,
     Engine,
     EngineInfo,
@@ -257,8 +257,8 @@ class FakeBackend:
     def availability(self) -> Availability:
         return Availability(variant="none")
 
-    def estimate(self, model: ModelSpec, options: LoadOptions, devices: Sequence[Device]) -> MemoryEstimate:
-        return MemoryEstimate(weights=model.weights.stat().st_size)
+    def estimate(self, model: ModelSpec, shape: CacheShape) -> MemoryEstimate:
+        return MemoryEstimate(host=model.weights.stat().st_size)
 
     def load(self, model: ModelSpec, placement: Placement, progress: Callable[[float], None]) -> Engine:
         behaviour = msgspec.json.decode(model.weights.read_bytes(), type=Behaviour)

@@ -8,15 +8,9 @@ import pytest
 
 from corectl.hardware.device import Device
 from corectl.messages import LoadOptions
-from corectl.runner.engine import MemoryEstimate, Placement
+from corectl.runner.engine import CacheShape, LayerMemory, MemoryEstimate, Placement
 from corectl.scheduler.policy import PlacementQuestion, Resident, WaitingRequest
-from corectl_policies import (
-    AUTO_SEQUENCES,
-    DEFAULT_BATCH,
-    EMBEDDING_SEQUENCES,
-    DefaultPolicy,
-    corectl_scheduler_policies,
-)
+from corectl_policies import DefaultPolicy, corectl_scheduler_policies
 
 POLICY = DefaultPolicy()
 CPU = Device(id="cpu", kind="cpu", name="cpu", memory_total=2000, memory_free=1000, cores=4)
@@ -36,7 +30,11 @@ def place(
     return POLICY.place(
         PlacementQuestion(
             options=LoadOptions(**{"num_ctx": 4096, **options}),
-            estimate=MemoryEstimate(weights=weights, cache=cache, compute=compute),
+            # `cache` bytes for a context of 4096.
+            estimate=MemoryEstimate(
+                layers=(LayerMemory(weights=weights, cell=cache / 4096),), compute=compute
+            ),
+            shape=CacheShape(num_batch=512, max_sequences=parallel or 16),
             devices=devices,
             num_parallel=parallel,
             embedding=embedding,
@@ -82,13 +80,8 @@ def test_idle_models_with_a_short_keep_alive_go_first(models: list[Resident], go
 
 def test_the_pool_holds_two_contexts_where_there_is_room() -> None:
     found = placed()
-    assert (found.num_ctx, found.cells, found.max_sequences) == (4096, 2 * 4096, AUTO_SEQUENCES)
-    assert (found.num_batch, found.num_thread, found.gpu_layers, found.use_mmap) == (
-        DEFAULT_BATCH,
-        4,
-        -1,
-        True,
-    )
+    assert (found.num_ctx, found.cells, found.max_sequences) == (4096, 2 * 4096, 16)
+    assert (found.num_batch, found.num_thread, found.layers, found.use_mmap) == (512, 4, (), True)
     assert found.devices == ("cpu",)
 
 
@@ -122,17 +115,9 @@ def test_devices_that_cannot_be_used_do_not_count() -> None:
     assert placed(devices=(CPU, broken)).devices == ("cpu",)
 
 
-def test_an_encoder_reads_an_input_in_one_piece() -> None:
-    found = placed(embedding=True, num_batch=8, parallel=3)
-    assert (found.num_batch, found.cells, found.max_sequences) == (4096, 4096, 3)
-    assert placed(embedding=True).max_sequences == EMBEDDING_SEQUENCES
-
-
 def test_options_of_the_request() -> None:
-    found = placed(num_ctx=128, num_batch=4096, num_thread=3, num_gpu=0, use_mmap=False)
-    assert (found.num_ctx, found.num_batch, found.num_thread) == (128, 128, 3)
-    assert (found.gpu_layers, found.use_mmap) == (0, False)
-    assert placed(num_batch=7).num_batch == 7
+    found = placed(num_ctx=128, num_thread=3, use_mmap=False)
+    assert (found.num_ctx, found.num_thread, found.fixed_threads, found.use_mmap) == (128, 3, True, False)
     assert placed(use_mmap=True).use_mmap
 
 

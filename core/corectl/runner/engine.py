@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 
-from corectl.hardware.device import Device
-from corectl.messages import LoadOptions, Notice, SamplingOptions
+from corectl.messages import Notice, SamplingOptions
 from corectl.runner.vision import ImageSpan
 
 if TYPE_CHECKING:
@@ -37,9 +36,50 @@ class Availability(msgspec.Struct, frozen=True, kw_only=True):
         return not self.reason
 
 
-class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes that a loaded model will take."""
+class CacheShape(msgspec.Struct, frozen=True, kw_only=True):
+    """What else than the number of cells decides how much memory a model takes.
 
+    `num_batch` is the most tokens of one step, `max_sequences` how many run at once, `cache_type` the type of values in
+    the key-value memory (`f16`, `q8_0`, `q4_0`), `flash_attention` None where the engine decides.
+    """
+
+    num_batch: int
+    max_sequences: int
+    cache_type: str = "f16"
+    flash_attention: bool | None = None
+
+
+class LayerMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes of one layer: its weights, its key-value memory for each cell, and its state for each sequence.
+
+    A layer with a sliding window has cells for `window` tokens of each sequence and one step at most (0: for all).
+    """
+
+    weights: int
+    cell: float = 0.0
+    sequence: int = 0
+    window: int = 0
+
+
+class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes that a model will take, as `corectl.scheduler.fit` adds them up for a number of cells.
+
+    `layers` are those that can lie on accelerators, in their order; `head` the weights that follow the last of them;
+    `host` what stays in the machine's memory wherever the layers are. `compute` is the room for intermediate values on
+    each device that computes, `compute_cell` what each cell adds to it.
+    """
+
+    layers: tuple[LayerMemory, ...] = ()
+    head: int = 0
+    host: int = 0
+    compute: int = 0
+    compute_cell: float = 0.0
+
+
+class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes on one device, by its id: estimated before a load, or measured after it."""
+
+    device: str
     weights: int = 0
     cache: int = 0
     compute: int = 0
@@ -63,9 +103,10 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how large a model is loaded; every value is settled.
 
     `num_ctx` is the longest sequence in tokens, `cells` the size of the key-value pool that all sequences share, in
-    tokens, `num_batch` the most tokens of one step, `max_sequences` how many may run at once, `gpu_layers` how many
-    layers are offloaded (-1: all that fit), `main_gpu` the index of the only accelerator to use (None: all), `devices`
-    the ids in use.
+    tokens, `num_batch` the most tokens of one step, `max_sequences` how many may run at once. `devices` are the ids in
+    use; of the accelerators among them, `layers` says how many layers each has, in order (the rest is computed by the
+    CPU). `num_thread` is the most CPU threads; the runner uses fewer while cores are taken, unless `fixed_threads`.
+    `snapshots` is the host memory in bytes for saved states of sequences. `estimated` is what all that should take.
     """
 
     num_ctx: int
@@ -73,18 +114,24 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     num_batch: int
     max_sequences: int
     num_thread: int
-    gpu_layers: int = -1
-    main_gpu: int | None = None
+    fixed_threads: bool = False
+    layers: tuple[int, ...] = ()
     use_mmap: bool = True
     devices: tuple[str, ...] = ()
+    cache_type: str = "f16"
+    flash_attention: bool | None = None
+    snapshots: int = 0
+    estimated: tuple[MemoryUse, ...] = ()
 
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What was really loaded; limits are in tokens, memory in bytes.
 
-    `gpu_memory` is the part of `memory` that lies on accelerators. `pooling` says what becomes of a text: `mean`, `cls`
-    and `last` give a vector, `rank` the score of a pair, `none` a vector for each token; empty where the model was
-    not loaded for that.
+    Besides `max_sequences` that run, `idle_sequences` may keep their tokens for others to begin with.
+
+    `memory` is the sum of `measured`, and `gpu_memory` the part of it that lies on accelerators. `pooling` says what
+    becomes of a text: `mean`, `cls` and `last` give a vector, `rank` the score of a pair, `none` a vector for each
+    token; empty where the model was not loaded for that.
     """
 
     num_ctx: int
@@ -94,7 +141,9 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     num_thread: int
     memory: int
     gpu_memory: int = 0
+    measured: tuple[MemoryUse, ...] = ()
     can_shift: bool = False
+    idle_sequences: int = 0
     pooling: str = ""
     description: str = ""
 
@@ -233,7 +282,8 @@ class Engine(Protocol):
     """A loaded model. Only the batch loop's thread calls it; it need not be safe for concurrent use.
 
     Invalid work must be refused by raising before native code sees it: an assert in native code ends the process.
-    An engine that can see has a property `vision` as well; see `corectl.runner.vision`.
+    An engine that can see has a property `vision` as well; see `corectl.runner.vision`. What else an engine may be able
+    to do is in `corectl.runner.abilities`.
     """
 
     @property
@@ -306,7 +356,7 @@ class Backend(Protocol):
         """Called in the server process and by `corectl plugins`; must not load anything."""
         ...
 
-    def estimate(self, model: ModelSpec, options: LoadOptions, devices: Sequence[Device]) -> MemoryEstimate:
+    def estimate(self, model: ModelSpec, shape: CacheShape) -> MemoryEstimate:
         """What loading would take, from the file's header. Called in the server process on a worker thread."""
         ...
 

@@ -17,6 +17,7 @@ from corectl import messages
 from corectl.errors import BadRequest
 from corectl.messages import Completion, Delta, Finish, Question, Started
 from corectl.runner.engine import EngineInfo, ModelSpec, Placement
+from corectl.runner.state import LoopState
 
 HEADER = 4
 MAX_FRAME = 2**30
@@ -48,6 +49,22 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
     id: int
 
 
+class Share(msgspec.Struct, frozen=True, array_like=True, tag="share"):
+    """Server to runner: how many of the machine's cores are its own, now that so many runners are at work."""
+
+    cores: int
+
+
+class Ping(msgspec.Struct, frozen=True, array_like=True, tag="ping"):
+    """Server to runner: are you well? Answered by `Pong` from a thread that does not compute."""
+
+
+class Pong(msgspec.Struct, frozen=True, array_like=True, tag="pong"):
+    """Runner to server: for how many seconds the current step has been going on (0.0: nothing is computed)."""
+
+    step_seconds: float
+
+
 class Progress(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
     """Runner to server while it loads, 0.0 to 1.0."""
 
@@ -65,6 +82,7 @@ class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):
     tokens: int
     deltas: list[tuple[int, Delta]]
     finished: list[tuple[int, Finish]]
+    state: LoopState = LoopState()
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
@@ -82,8 +100,8 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     message: str
 
 
-ToRunner = Load | Complete | Ask | Cancel
-ToServer = Progress | Ready | Step | Answer | Failed
+ToRunner = Load | Complete | Ask | Cancel | Share | Ping
+ToServer = Progress | Ready | Step | Answer | Failed | Pong
 
 
 def _from_text(kind: type, text: Any) -> Any:

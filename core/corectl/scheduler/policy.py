@@ -9,7 +9,7 @@ import msgspec
 
 from corectl.hardware.device import Device
 from corectl.messages import LoadOptions
-from corectl.runner.engine import MemoryEstimate, Placement
+from corectl.runner.engine import CacheShape, MemoryEstimate, Placement
 
 
 class WaitingRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,18 +34,25 @@ class Resident(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlacementQuestion(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be placed. `options.num_ctx` is settled; `estimate` holds for one sequence of that length.
+    """What is to be placed. `options.num_ctx` is settled; `estimate` holds for `shape`.
 
     `num_parallel` is what the operator set (0: choose), `embedding` says that the model gives vectors, `alone`
-    that no other model is in memory.
+    that no other model is in memory. `devices` are those that may be used. Of each accelerator `overhead` bytes are to
+    stay free; with `spread` the model goes to all of them, with `require_gpu` nowhere else. `snapshots` is the host
+    memory in bytes for saved states.
     """
 
     options: LoadOptions
     estimate: MemoryEstimate
+    shape: CacheShape
     devices: tuple[Device, ...]
     num_parallel: int
     embedding: bool
     alone: bool
+    overhead: int = 0
+    spread: bool = False
+    require_gpu: bool = False
+    snapshots: int = 0
 
 
 class SchedulerPolicy(Protocol):

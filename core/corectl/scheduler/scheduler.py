@@ -19,7 +19,7 @@ from corectl.model.formats import ModelDescription
 from corectl.model.record import ModelRecord
 from corectl.plugins import PluginHost
 from corectl.runner import protocol
-from corectl.runner.engine import Backend, ModelSpec
+from corectl.runner.engine import Backend, CacheShape, ModelSpec
 from corectl.runner.supervisor import STOP_GRACE, Runner
 from corectl.scheduler.backends import choose_backend
 from corectl.scheduler.core import Action, Grant, Reject, Request, SchedulerCore, Start, Stop
@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 DEFAULT_CONTEXT = 4096
 MIN_CONTEXT = 4
 DEFAULT_MAX_LOADED = 3
+DEFAULT_BATCH = 512
+AUTO_SEQUENCES = 16
+EMBEDDING_SEQUENCES = 64
+"""Texts that are embedded in one step: they are short, and need no memory."""
 CLOSING = "the server is shutting down"
 
 
@@ -284,15 +288,18 @@ class Scheduler:
         )
         options = self._core.entries[key].options
         devices = await asyncio.to_thread(self._devices)
-        estimate = await asyncio.to_thread(backend.estimate, model.spec, options, devices)
+        shape = self._shape(model, options)
+        estimate = await asyncio.to_thread(backend.estimate, model.spec, shape)
         placement = self._policy.place(
             PlacementQuestion(
                 options=options,
                 estimate=estimate,
+                shape=shape,
                 devices=tuple(devices),
                 num_parallel=self._settings.num_parallel,
                 embedding=model.spec.embedding,
                 alone=len(self._core.entries) == 1,
+                snapshots=self._settings.cache_memory,
             )
         )
         if placement is None:
@@ -302,6 +309,18 @@ class Scheduler:
             backend=backend.name,
             model=model.spec,
             placement=placement,
+        )
+
+    def _shape(self, model: Model, options: LoadOptions) -> CacheShape:
+        num_ctx = options.num_ctx or DEFAULT_CONTEXT
+        embedding = model.spec.embedding
+        sequences = EMBEDDING_SEQUENCES if embedding else AUTO_SEQUENCES
+        return CacheShape(
+            # An encoder reads an input in one piece.
+            num_batch=num_ctx if embedding else min(options.num_batch or DEFAULT_BATCH, num_ctx),
+            max_sequences=self._settings.num_parallel or sequences,
+            cache_type=self._settings.kv_cache_type,
+            flash_attention=self._settings.flash_attention,
         )
 
     def _plugins_for(self, backend: Backend) -> tuple[str, ...]:

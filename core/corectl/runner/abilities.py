@@ -1,0 +1,45 @@
+"""What an engine may be able to do besides computing: optional protocols, found with `isinstance`.
+
+As with `Engine`, all methods are called by the batch loop's thread only.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class SequenceMemory(Protocol):
+    """An engine whose sequences can share what was computed, and can be put aside."""
+
+    def keep(self, id: int) -> None:
+        """Ends a sequence but not its tokens: its sampler goes, and it takes part in no step any more.
+
+        It still takes one of `info.max_sequences` + `info.idle_sequences` places until it is removed.
+        """
+        ...
+
+    def copy(self, source: int, target: int, tokens: int) -> bool:
+        """Makes the first `tokens` of one sequence the beginning of another, empty one; nothing is computed.
+
+        The cells are shared: each is freed when the last sequence that has it forgets it. False, and nothing done, if
+        the model's memory cannot be taken at that length (recurrent layers, a window that has moved on).
+        """
+        ...
+
+    def save(self, id: int) -> bytes:
+        """The state of a sequence, to be restored into a sequence of this engine. Copies all of its cells."""
+        ...
+
+    def restore(self, id: int, state: bytes) -> bool:
+        """Gives an empty sequence a saved state, in cells of its own. False, and nothing done, if there is no room."""
+        ...
+
+
+@runtime_checkable
+class ThreadControl(Protocol):
+    """An engine that computes on CPU threads, whose number can change between steps."""
+
+    def set_threads(self, count: int) -> None:
+        """From the next step on, compute on so many threads (at least 1). Costs microseconds."""
+        ...
