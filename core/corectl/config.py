@@ -135,6 +135,17 @@ def _one_of(*known: str) -> Callable[[str], str]:
     return parse
 
 
+LIBRARIES = ("cpu", "cuda", "rocm", "metal", "vulkan")
+
+
+def _library(text: str) -> str:
+    """A kind of device. Old names say more, such as `cuda_v12` or `cpu_avx2`; what follows the kind is not needed."""
+    kind = text.lower().replace("-", "_").partition("_")[0]
+    if kind not in LIBRARIES:
+        raise ValueError(f"{text!r} is none of {', '.join(LIBRARIES)}")
+    return kind
+
+
 SETTINGS = (
     Setting(
         name="host",
@@ -183,7 +194,7 @@ SETTINGS = (
         name="context_length",
         variables=("OLLAMA_CONTEXT_LENGTH",),
         parse=_count,
-        help="context in tokens where neither request nor model says (0: 4096)",
+        help="context in tokens where neither request nor model says (0: by the memory of the GPUs)",
     ),
     Setting(
         name="strict_context",
@@ -207,13 +218,13 @@ SETTINGS = (
         name="max_loaded_models",
         variables=("OLLAMA_MAX_LOADED_MODELS",),
         parse=_count,
-        help="models in memory at once (0: 3)",
+        help="models in memory at once (0: 3 for each GPU, or 3 without one)",
     ),
     Setting(
         name="max_queue",
         variables=("OLLAMA_MAX_QUEUE",),
         parse=_count,
-        help="requests that may wait for a model to load; more get a 503",
+        help="requests that may wait for a model to load, besides the one whose turn it is; more get a 503",
     ),
     Setting(
         name="max_context",
@@ -254,7 +265,7 @@ SETTINGS = (
     Setting(
         name="llm_library",
         variables=("OLLAMA_LLM_LIBRARY",),
-        parse=str.lower,
+        parse=_library,
         help="kind of device to compute on: cpu, cuda, rocm, metal or vulkan; empty: the best",
     ),
     Setting(

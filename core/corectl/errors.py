@@ -5,12 +5,14 @@ CorectlError                    500 internal
 │   └── BadModelFile            400 a model file is damaged, hostile or of an unknown format
 ├── Forbidden                   403
 ├── NotFound                    404
+├── TooSlow                     408 the client takes too long to send its request, or to read the reply
 ├── TooLarge                    413 the body is larger than the server takes
 ├── Canceled                    499 the client went away
 ├── NotSupported                501 valid, but this model or version cannot do it
 ├── Busy                        503 the queue is full; try again
 └── EngineError                 500 an engine failed while it worked
     ├── LoadFailed              500 a runner could not load its model
+    │   └── OutOfMemory         500 there was no memory for it
     └── RunnerDied              500 a runner process ended while it had work
 """
 
@@ -53,6 +55,11 @@ class NotFound(CorectlError):
     status = 404
 
 
+class TooSlow(CorectlError):
+    code = "too_slow"
+    status = 408
+
+
 class TooLarge(CorectlError):
     code = "too_large"
     status = 413
@@ -69,8 +76,11 @@ class NotSupported(CorectlError):
 
 
 class Busy(CorectlError):
+    """`retry_after` is in how many seconds it may be worth to ask again; at least 1."""
+
     code = "busy"
     status = 503
+    retry_after = 1
 
 
 class EngineError(CorectlError):
@@ -79,6 +89,12 @@ class EngineError(CorectlError):
 
 class LoadFailed(EngineError):
     code = "load_failed"
+
+
+class OutOfMemory(LoadFailed):
+    """Memory ran out while a model was loaded, or in the middle of its work. A load is tried again, smaller."""
+
+    code = "out_of_memory"
 
 
 class RunnerDied(EngineError):

@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import os
 import platform
 
-import psutil
-
 from corectl import hookimpl
+from corectl.hardware.cores import usable_cores
 from corectl.hardware.device import Device, HardwareProbe
+from corectl.hardware.ram import machine_memory
 
 corectl_api = 1
 
 
 class HostProbe:
-    """The processor as one device; its memory is the machine's."""
+    """The processor as one device; its memory is the machine's, or what a container leaves of it."""
 
     name = "host"
 
     def devices(self) -> list[Device]:
-        memory = psutil.virtual_memory()
+        memory = machine_memory()
         return [
             Device(
                 id="cpu",
                 kind="cpu",
                 name=platform.processor() or platform.machine(),
                 memory_total=memory.total,
-                memory_free=memory.available,
+                memory_free=memory.free,
+                swap=memory.swap,
                 cores=usable_cores(),
             )
         ]
-
-
-def usable_cores() -> int:
-    """Physical cores, or fewer if this process may not use them all (containers, taskset)."""
-    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
-    return max(1, min(physical, allowed))
 
 
 @hookimpl

@@ -20,14 +20,20 @@ from corectl.model.record import ModelRecord
 from corectl.plugins import PluginHost
 from corectl.runner import protocol
 from corectl.runner.engine import ModelSpec, Placement
+from corectl.runner.stats import StepStats
 from corectl.runner.stream import EventStream
-from corectl.runner.supervisor import Runner, StepStats
+from corectl.runner.supervisor import Runner
 from corectl.scheduler.policy import PlacementQuestion, Resident
-from corectl.scheduler.scheduler import Lease, Model, Scheduler
+from corectl.scheduler.scheduler import Scheduler
+from corectl.scheduler.state import Lease, Model
 from tests.core import fake
 
 PATIENCE = 60.0
 """Seconds after which a story that hangs has failed; none takes more than a few."""
+
+
+NOBODY = 2**30
+"""No process has this number."""
 
 
 def play(story: Coroutine[Any, Any, None]) -> None:
@@ -59,11 +65,12 @@ class HandRunner:
         self.load = load
         self.info = fake.engine_info(num_ctx=load.placement.num_ctx)
         self.stats = StepStats()
-        self.pid = 4711
+        self.pid = NOBODY
         self.ended: asyncio.Future[str] = loop.create_future()
         self.lost: asyncio.Future[None] = loop.create_future()
         self.loaded: asyncio.Future[None] = loop.create_future()
         self.stops = 0
+        self.shares: list[int] = []
         self.stays = False
 
     @classmethod
@@ -72,6 +79,9 @@ class HandRunner:
         cls.started.append(runner)
         await runner.loaded
         return runner
+
+    def share(self, cores: int) -> None:
+        self.shares.append(cores)
 
     async def stop(self) -> None:
         self.stops += 1
@@ -116,14 +126,19 @@ class Policy:
 class Stage:
     """A scheduler, its policy, and the models a and b."""
 
+    plugins = {"fake": "tests.core.fake"}
+
     def __init__(self, folder: Path, **settings: Any) -> None:
         fake.EVENTS.clear()
         self.policy = Policy()
-        host = PluginHost.load(
-            Settings(), entry_points=[EntryPoint(name="fake", value="tests.core.fake", group="corectl")]
-        )
-        host.policies["default"] = self.policy
+        points = [
+            EntryPoint(name=name, value=module, group="corectl") for name, module in self.plugins.items()
+        ]
+        host = PluginHost.load(Settings(), entry_points=points)
+        host.policies.setdefault("default", self.policy)
         self.scheduler = Scheduler(Settings(**settings), host)
+        # What the machine has is known from the start, so that a story's first request waits for nothing else.
+        self.scheduler.machine.inventory.probe()
         self.a, self.b = (make_model(folder, name) for name in "ab")
 
     def lease(self, model: Model | None = None, keep_alive: float | None = None, **options: Any) -> Any:

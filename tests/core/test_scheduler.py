@@ -16,10 +16,12 @@ import pytest
 from corectl.config import FOREVER
 from corectl.errors import Busy, CorectlError, RunnerDied
 from corectl.messages import Completion, Delta, Embedding, RawPrompt, SamplingOptions
-from corectl.scheduler.scheduler import Model
-from corectl.scheduler.state import LoadedModel
+from corectl.runner.engine import Placement
+from corectl.scheduler.policy import PlacementQuestion
+from corectl.scheduler.state import LoadedModel, Model
 from tests.core import fake
 from tests.core.stories import (
+    NOBODY,
     PATIENCE,
     MakeStage,
     Policy,
@@ -42,7 +44,7 @@ def test_load_use_and_idle(stage: MakeStage) -> None:
         assert lease.runner is (await second.granted).runner is runner  # type: ignore[comparison-overlap]
         assert lease.load_ns > 0
         (shown,) = it.scheduler.loaded()
-        assert (shown.active, shown.backend, shown.pid, shown.record) == (2, "fake", 4711, it.a.record)
+        assert (shown.active, shown.backend, shown.pid, shown.record) == (2, "fake", NOBODY, it.a.record)
         await first.let_go()
         await second.let_go()
         (shown,) = it.scheduler.loaded()
@@ -163,7 +165,8 @@ def test_no_room_evicts_and_asks_again(stage: MakeStage) -> None:
         await it.loaded(1)
         await other.granted
         assert unloads() == ["evicted"]
-        assert [question.alone for question in it.policy.questions] == [True, False, True]
+        # Before anything goes, it is asked whether that would help.
+        assert [question.alone for question in it.policy.questions] == [True, False, True, True]
         await other.let_go()
         await it.scheduler.shutdown()
 
@@ -172,7 +175,7 @@ def test_no_room_evicts_and_asks_again(stage: MakeStage) -> None:
 
 def test_max_loaded_models_and_a_full_queue(stage: MakeStage) -> None:
     async def story() -> None:
-        it = stage(max_loaded_models=1, max_queue=1)
+        it = stage(max_loaded_models=1, max_queue=0)
         held = it.hold(it.a)
         await it.loaded(0)
         await held.granted
@@ -180,29 +183,13 @@ def test_max_loaded_models_and_a_full_queue(stage: MakeStage) -> None:
         await asyncio.sleep(0)
         with pytest.raises(Busy):
             await it.hold(it.b).task
+        assert (it.scheduler.stats.waiting, it.scheduler.stats.refused) == (1, 1)
         await held.let_go()
         await it.loaded(1)
         await waiting.granted
         assert [shown.record.name.model for shown in it.scheduler.loaded()] == ["b"]
         await waiting.let_go()
         await it.scheduler.shutdown()
-
-    play(story())
-
-
-@pytest.mark.parametrize(
-    ("requested", "configured", "trained", "expected"),
-    [
-        *((None, 0, 0, 4096), (None, 0, 2048, 2048), (None, 512, 2048, 512), (8192, 512, 0, 8192)),
-        *((8192, 0, 2048, 2048), (1, 0, 2048, 4), (None, 0, 2, 4), (100, 512, 2048, 100)),
-    ],
-)
-def test_context_length(
-    stage: MakeStage, tmp_path: Path, requested: int | None, configured: int, trained: int, expected: int
-) -> None:
-    async def story() -> None:
-        scheduler = stage(context_length=configured).scheduler
-        assert scheduler.context_length(make_model(tmp_path, "c", trained=trained), requested) == expected
 
     play(story())
 
@@ -314,5 +301,25 @@ def test_a_real_load_that_fails(real: Path) -> None:
                 await text_of(it, it.a)
             it.a.spec.weights.write_bytes(msgspec.json.encode(fake.Behaviour()))
             assert len(await text_of(it, it.a)) == 5
+
+    play(story())
+
+
+def test_a_real_load_that_runs_out_of_memory_is_tried_smaller(real: Path) -> None:
+    async def story() -> None:
+        async with real_stage(real) as it:
+            it.a.spec.weights.write_bytes(msgspec.json.encode(fake.Behaviour(load="large")))
+            contexts = iter((3, 2, 1))
+
+            def place(question: PlacementQuestion) -> Placement:
+                found = Policy.anywhere(question)
+                return msgspec.structs.replace(found, cells=found.num_ctx * next(contexts))
+
+            it.policy.answer = place
+            assert len(await text_of(it, it.a)) == 5
+            (shown,) = it.scheduler.loaded()
+            assert shown.info.cells == shown.info.num_ctx
+            assert [notice.code for notice in shown.notices] == ["reduced_load"]
+            assert it.scheduler.stats.smaller_loads == 2
 
     play(story())

@@ -9,7 +9,8 @@ import pytest
 from corectl.errors import Busy, CorectlError, LoadFailed
 from corectl.messages import LoadOptions
 from corectl.runner.engine import Placement
-from corectl.scheduler.core import Action, Grant, Reject, Request, SchedulerCore, Start, Stop
+from corectl.scheduler.core import SchedulerCore
+from corectl.scheduler.events import Action, Grant, Reject, Request, Start, Stop
 from corectl.scheduler.policy import PlacementQuestion, Resident, WaitingRequest
 
 BROKEN = LoadFailed("broken")
@@ -39,10 +40,17 @@ def core(max_loaded: int = 2, max_queue: int = 100, policy: Policy | None = None
 
 
 def request(
-    id: int, model: str = "a", *, ctx: int = 4096, keep: float = 300.0, now: float = 0.0, threads: int = 0
+    id: int,
+    model: str = "a",
+    *,
+    ctx: int = 4096,
+    keep: float = 300.0,
+    now: float = 0.0,
+    threads: int = 0,
+    automatic: bool = False,
 ) -> Request:
     options = LoadOptions(num_ctx=ctx, num_thread=threads or None)
-    return Request(id=id, model=model, options=options, keep_alive=keep, arrived=now)
+    return Request(id=id, model=model, options=options, keep_alive=keep, arrived=now, automatic=automatic)
 
 
 def ready(
@@ -77,14 +85,43 @@ def test_a_loaded_model_answers_while_another_loads() -> None:
     assert scheduler.arrive(request(3, "a")) == [Grant(3, "a")]
 
 
+def refused(actions: list[Action]) -> bool:
+    return any(isinstance(action, Reject) and isinstance(action.error, Busy) for action in actions)
+
+
 def test_a_full_queue_refuses_only_what_would_wait() -> None:
+    """The one that is being loaded for does not count."""
     scheduler = core(max_queue=1)
     ready(scheduler, 1, "a")
-    scheduler.arrive(request(2, "b"))
-    (refusal,) = scheduler.arrive(request(3, "b"))
-    assert isinstance(refusal, Reject) and isinstance(refusal.error, Busy)
-    assert scheduler.arrive(request(4, "a")) == [Grant(4, "a")]
-    assert scheduler.cancel(3, 0.0) == [] and scheduler.release(3, 0.0) == []
+    assert scheduler.arrive(request(2, "b")) == [Start("b", 2)]
+    assert scheduler.arrive(request(3, "b")) == []
+    assert refused(scheduler.arrive(request(4, "b"))) and refused(scheduler.arrive(request(5, "c")))
+    assert scheduler.refused == 2
+    assert scheduler.arrive(request(6, "a")) == [Grant(6, "a")]
+    assert scheduler.cancel(4, 0.0) == [] and scheduler.release(4, 0.0) == []
+    assert scheduler.loaded("b", 100, 1.0) == [Grant(2, "b"), Grant(3, "b")]
+
+
+def test_without_a_queue_models_are_loaded_all_the_same() -> None:
+    scheduler = core(max_loaded=1, max_queue=0)
+    assert scheduler.arrive(request(1, "a")) == [Start("a", 1)]
+    assert refused(scheduler.arrive(request(2, "a")))
+    scheduler.loaded("a", 100, 0.0)
+    assert scheduler.arrive(request(3, "a")) == [Grant(3, "a")]
+    assert scheduler.arrive(request(4, "b")) == [], "its turn is next"
+    assert refused(scheduler.arrive(request(5, "b")))
+    scheduler.release(1, 1.0)
+    assert scheduler.release(3, 1.0) == [Stop("a", "evicted")]
+    assert scheduler.gone("a", 2.0) == [Start("b", 4)]
+
+
+def test_a_load_that_can_begin_is_not_refused_because_another_model_drains() -> None:
+    scheduler = core(max_loaded=3, max_queue=0)
+    scheduler.arrive(request(1, "a"))
+    scheduler.loaded("a", 100, 0.0)
+    assert scheduler.arrive(request(2, "a", ctx=8192)) == []
+    assert scheduler.arrive(request(3, "b")) == [Start("b", 3)]
+    assert refused(scheduler.arrive(request(4, "c")))
 
 
 def test_keep_alive_counts_from_the_end_of_the_last_request() -> None:
@@ -147,6 +184,124 @@ def test_other_options_mean_a_reload_when_the_running_ones_have_ended() -> None:
     assert scheduler.loaded("a", 100, 3.0) == [Grant(2, "a")]
     assert scheduler.release(2, 4.0) == [Stop("a", "reload")]
     assert scheduler.gone("a", 5.0) == [Start("a", 3)]
+
+
+def test_requests_that_suit_pass_one_that_does_not_for_as_long_as_a_load_takes() -> None:
+    scheduler = core()
+    scheduler.arrive(request(1))
+    scheduler.loaded("a", 100, 10.0)
+    assert scheduler.arrive(request(2, ctx=8192, now=12.0)) == []
+    assert scheduler.next_expiry() == 22.0
+    assert scheduler.arrive(request(3, now=21.0)) == [Grant(3, "a")]
+    assert scheduler.tick(21.9) == []
+    assert scheduler.tick(22.0) == [] and scheduler.next_expiry() is None
+    assert scheduler.arrive(request(4, now=22.1)) == [], "now it is the other's turn"
+    assert scheduler.release(1, 23.0) == []
+    assert scheduler.release(3, 24.0) == [Stop("a", "reload")]
+    assert scheduler.gone("a", 25.0) == [Start("a", 2)]
+
+
+def test_a_request_that_does_not_suit_never_waits_for_an_idle_model() -> None:
+    scheduler = core()
+    scheduler.arrive(request(1))
+    scheduler.loaded("a", 100, 60.0)
+    scheduler.release(1, 61.0)
+    assert scheduler.arrive(request(2, ctx=8192, now=62.0)) == [Stop("a", "reload")]
+
+
+def test_a_stream_of_requests_that_suit_starves_nobody() -> None:
+    scheduler = core()
+    scheduler.arrive(request(0))
+    scheduler.loaded("a", 100, 5.0)
+    scheduler.arrive(request(1000, ctx=8192, now=6.0))
+    now, id = 6.0, 0
+    while scheduler.arrive(request(id + 1, now=now)) == [Grant(id + 1, "a")]:
+        assert scheduler.release(id, now) == []
+        now, id = now + 1.0, id + 1
+        assert now < 20
+    # One that comes right when it is time still gets in, and no other.
+    assert now == 12.0
+    assert scheduler.release(id, now) == [Stop("a", "reload")]
+    assert scheduler.gone("a", now) == [Start("a", 1000)]
+
+
+def test_waiting_requests_with_the_same_options_share_a_load() -> None:
+    """Four that alternate need two loads, not four."""
+    scheduler = core()
+    scheduler.arrive(request(1))
+    for id in (2, 3, 4):
+        scheduler.arrive(request(id, ctx=8192 if id % 2 == 0 else 4096))
+    assert scheduler.loaded("a", 100, 5.0) == [Grant(1, "a"), Grant(3, "a")]
+    assert scheduler.release(1, 6.0) == []
+    assert scheduler.release(3, 6.0) == [Stop("a", "reload")]
+    assert scheduler.gone("a", 7.0) == [Start("a", 2)]
+    assert scheduler.loaded("a", 100, 8.0) == [Grant(2, "a"), Grant(4, "a")]
+
+
+def test_a_model_stays_if_the_one_who_wanted_it_otherwise_has_left() -> None:
+    scheduler = core()
+    scheduler.arrive(request(1))
+    scheduler.loaded("a", 100, 0.0)
+    assert scheduler.arrive(request(2, ctx=8192)) == [] == scheduler.arrive(request(3))
+    assert scheduler.cancel(2, 1.0) == [Grant(3, "a")]
+    assert scheduler.next_expiry() is None
+
+
+def test_a_model_stays_if_the_one_for_whom_it_made_room_has_left() -> None:
+    scheduler = core(max_loaded=1)
+    scheduler.arrive(request(1, "a"))
+    scheduler.loaded("a", 100, 0.0)
+    assert scheduler.arrive(request(2, "b")) == [] == scheduler.arrive(request(3, "a"))
+    assert scheduler.cancel(2, 1.0) == [Grant(3, "a")]
+
+
+def test_an_idle_model_goes_while_a_busy_one_drains() -> None:
+    scheduler = core(max_loaded=2)
+    for id, model in ((1, "a"), (2, "b")):
+        scheduler.arrive(request(id, model, keep=id))
+        scheduler.loaded(model, 100, 0.0)
+    assert scheduler.arrive(request(3, "c")) == [], "both are busy: a drains"
+    assert scheduler.release(2, 1.0) == [Stop("b", "evicted")]
+    assert scheduler.gone("b", 2.0) == [Start("c", 3)]
+    assert scheduler.arrive(request(4, "a", now=2.0)) == [Grant(4, "a")], "it need not go any more"
+
+
+def test_a_load_that_ran_out_of_memory_waits_until_it_is_alone() -> None:
+    scheduler = core(max_loaded=5)
+    ready(scheduler, 1, "a")
+    scheduler.arrive(request(2, "b"))
+    scheduler.loaded("b", 100, 0.0)
+    assert scheduler.arrive(request(3, "c")) == [Start("c", 3)]
+    assert scheduler.no_room("c", 1.0, alone=True) == [Stop("a", "evicted")]
+    assert scheduler.gone("a", 2.0) == [], "b is busy"
+    assert scheduler.arrive(request(4, "b", now=2.0)) == []
+    assert scheduler.release(2, 3.0) == [Stop("b", "evicted")]
+    assert scheduler.gone("b", 4.0) == [Start("c", 3)]
+    assert scheduler.loaded("c", 100, 5.0) == [Grant(3, "c"), Start("b", 4)]
+
+
+def test_no_room_is_not_remembered_when_nobody_waits_any_more() -> None:
+    scheduler = core(max_loaded=5)
+    scheduler.arrive(request(1, "a"))
+    scheduler.loaded("a", 100, 0.0)
+    scheduler.arrive(request(2, "b"))
+    assert scheduler.no_room("b", 1.0, alone=True) == []
+    assert scheduler.cancel(2, 2.0) == []
+    assert scheduler.arrive(request(3, "b", now=3.0)) == [Start("b", 3)]
+
+
+def test_a_context_that_was_lowered_suits_those_who_did_not_ask_for_it() -> None:
+    scheduler = core()
+    scheduler.arrive(request(1, ctx=32768, automatic=True))
+    scheduler.arrive(request(2, ctx=32768))
+    assert scheduler.loaded("a", 100, 1.0, num_ctx=4096) == [Grant(1, "a")]
+    assert scheduler.arrive(request(3, ctx=32768, automatic=True, now=1.0)) == [Grant(3, "a")]
+    assert scheduler.arrive(request(4, ctx=4096, now=1.0)) == [Grant(4, "a")]
+    assert scheduler.next_expiry() == 2.0
+    for id in (1, 3):
+        assert scheduler.release(id, 1.5) == []
+    assert scheduler.release(4, 1.5) == [Stop("a", "reload")]
+    assert scheduler.gone("a", 2.0) == [Start("a", 2)]
 
 
 def test_options_that_are_left_open_suit_what_is_loaded() -> None:
@@ -299,9 +454,9 @@ def test_unload_of_an_idle_and_of_a_busy_model() -> None:
     scheduler.gone("a", 1.0)
     scheduler.arrive(request(2, now=1.0))
     scheduler.loaded("a", 100, 2.0)
-    assert scheduler.expire("a") == [] and scheduler.expire("nobody") == []
+    assert scheduler.expire("a", "device lost") == [] and scheduler.expire("nobody") == []
     assert scheduler.arrive(request(3, now=3.0)) == []
-    assert scheduler.release(2, 4.0) == [Stop("a", "stopped")]
+    assert scheduler.release(2, 4.0) == [Stop("a", "device lost")]
     assert scheduler.gone("a", 5.0) == [Start("a", 3)]
 
 

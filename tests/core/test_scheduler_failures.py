@@ -197,7 +197,7 @@ def test_shutdown_ends_runners_loads_and_waits(stage: MakeStage) -> None:
             with pytest.raises(Busy, match="shutting down"):
                 await held.task
         assert runner.stops == 1 and HandRunner.started[1].loaded.cancelled()
-        assert unloads() == ["reload"]
+        assert unloads() == ["shutdown"]
         await busy.let_go()
         with pytest.raises(Busy):
             await it.hold(it.b).task

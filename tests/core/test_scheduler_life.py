@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from corectl.scheduler.core import Action, Grant, Reject, Start, Stop
+from corectl.scheduler.events import Action, Grant, Reject, Start, Stop
 from tests.core.test_scheduler_core import BROKEN, core, request
 
 MODELS = st.sampled_from("abcd")
@@ -27,7 +27,7 @@ class Life(RuleBasedStateMachine):
         self.aborted: set[str] = set()
         self.stopping: set[str] = set()
 
-    @initialize(max_loaded=st.integers(1, 3), max_queue=st.integers(1, 6))
+    @initialize(max_loaded=st.integers(1, 3), max_queue=st.integers(0, 6))
     def begin(self, max_loaded: int, max_queue: int) -> None:
         self.max_loaded, self.max_queue = max_loaded, max_queue
         self.core = core(max_loaded, max_queue)
@@ -54,11 +54,17 @@ class Life(RuleBasedStateMachine):
                         assert model not in self.granted.values(), "stopped while in use"
                         self.stopping.add(model)
 
-    @rule(model=MODELS, ctx=st.sampled_from((1, 2)), keep=st.sampled_from((0.0, 5.0, float("inf"))))
-    def arrive(self, model: str, ctx: int, keep: float) -> None:
+    @rule(
+        model=MODELS,
+        ctx=st.sampled_from((1, 2)),
+        keep=st.sampled_from((0.0, 5.0, float("inf"))),
+        automatic=st.booleans(),
+    )
+    def arrive(self, model: str, ctx: int, keep: float, automatic: bool) -> None:
         id, self.next_id = self.next_id, self.next_id + 1
         self.waiting.add(id)
-        self.carry_out(self.core.arrive(request(id, model, ctx=ctx, keep=keep, now=self.now)))
+        wanted = request(id, model, ctx=ctx, keep=keep, now=self.now, automatic=automatic)
+        self.carry_out(self.core.arrive(wanted))
 
     @rule(data=st.data())
     @precondition(lambda self: self.waiting)
@@ -75,11 +81,11 @@ class Life(RuleBasedStateMachine):
         self.orphans.discard(id)
         self.carry_out(self.core.release(id, self.now))
 
-    @rule(how=st.sampled_from(("loaded", "failed", "no room")))
+    @rule(how=st.sampled_from(("loaded", "lowered", "failed", "no room", "out of memory")))
     @precondition(lambda self: self.loading)
     def load_ends(self, how: str) -> None:
         model, self.loading = str(self.loading), None
-        if how == "loaded":
+        if how in ("loaded", "lowered"):
             self.runners.add(model)
         self.carry_out(self.answer(model, how))
 
@@ -98,6 +104,10 @@ class Life(RuleBasedStateMachine):
         match how:
             case "loaded":
                 return self.core.loaded(model, 100, self.now)
+            case "lowered":
+                return self.core.loaded(model, 100, self.now, num_ctx=1)
+            case "out of memory":
+                return self.core.no_room(model, self.now, alone=True)
             case "failed":
                 return self.core.load_failed(model, BROKEN, self.now)
             case "no room":
@@ -122,6 +132,12 @@ class Life(RuleBasedStateMachine):
     def unload(self, model: str) -> None:
         self.carry_out(self.core.expire(model))
 
+    @invariant()
+    def nobody_waits_for_what_would_serve_him(self) -> None:
+        if hasattr(self, "core"):
+            for entry in self.core.entries.values():
+                assert not entry.serves or not self.core._waiting_for(entry)
+
     @rule(seconds=st.floats(0.1, 10))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
@@ -134,7 +150,8 @@ class Life(RuleBasedStateMachine):
         there = self.runners | self.aborted | ({self.loading} if self.loading else set())
         assert set(self.core.entries) == there
         assert len(there) <= self.max_loaded
-        assert self.core.waiting == len(self.waiting) <= self.max_queue
+        # Besides the queue, there may be one whose turn it is, and one that is loaded for.
+        assert self.core.waiting == len(self.waiting) <= self.max_queue + 2
         for model, entry in self.core.entries.items():
             assert entry.active == sum(1 for key in self.granted.values() if key == model)
             assert (entry.expires is None) == (entry.active > 0 or entry.phase != "ready")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from corectl.hardware.device import Device
@@ -101,8 +102,13 @@ def test_what_the_operator_has_set_is_never_lowered() -> None:
     assert placed(parallel=9, cache=100, alone=True).cells == 9 * 4096
 
 
-def test_alone_it_is_tried_in_any_case() -> None:
-    assert placed(weights=10**9, alone=True).cells == 4096
+def test_alone_it_is_tried_if_the_machine_has_the_memory_at_all() -> None:
+    """2000 bytes, of which others use some now, and 500 of swap space."""
+    swapping = msgspec.structs.replace(CPU, swap=500)
+    assert placed(weights=1900, alone=True).cells == 4096
+    assert place(weights=1901, alone=True) is None
+    assert placed(weights=2400, alone=True, devices=(swapping,)).cells == 4096
+    assert place(weights=2401, alone=True, devices=(swapping,)) is None
     assert placed(devices=(), alone=True).devices == ()
     assert place(devices=()) is None
 

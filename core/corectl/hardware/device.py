@@ -10,7 +10,7 @@ DeviceKind = Literal["cpu", "cuda", "rocm", "metal", "vulkan"]
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that computes. Memory is in bytes; for a CPU it is the machine's.
+    """One thing that computes. Memory is in bytes; for a CPU it is the machine's, and `swap` is its room besides.
 
     `id` is stable while the server runs and unique over all probes, `cores` counts physical cores (0: not known),
     `unusable` says why the device cannot be used (empty: it can).
@@ -21,6 +21,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     memory_total: int
     memory_free: int
+    swap: int = 0
     cores: int = 0
     driver: str = ""
     unusable: str = ""

@@ -23,34 +23,32 @@ def memory_use(
     The head counts as the last layer. The last layers are the offloaded ones, in the order of the devices.
     """
     stack = [*estimate.layers, LayerMemory(weights=estimate.head)]
-    compute = estimate.compute + int(estimate.compute_cell * cells)
+    cells = -(-cells // estimate.cell_step) * estimate.cell_step
+    compute = _compute(estimate, cells)
     start = len(stack) - sum(layers)
-    found = [_on(HOST, stack[:start], shape, cells, compute if start else 0, extra=estimate.host)]
+    parts = [(HOST, stack[:start])]
     for device, count in zip(accelerators, layers, strict=True):
-        part = stack[start : start + count]
+        parts.append((device, stack[start : start + count]))
         start += count
-        found.append(_on(device, part, shape, cells, compute if part else 0))
+    sees = next((index for index, count in enumerate(layers, 1) if count), 0)
+    found = []
+    for index, (device, part) in enumerate(parts):
+        weights = sum(layer.weights for layer in part) + (estimate.vision if index == sees else 0)
+        scratch = (compute if part else 0) + (estimate.vision_compute if index == sees else 0)
+        if not index:
+            weights += estimate.host - (0 if sees else estimate.tied)
+            scratch += estimate.host_compute
+        cache = sum(_cache(layer, shape, cells) for layer in part)
+        found.append(MemoryUse(device=device, weights=weights, cache=cache, compute=scratch))
     return tuple(found)
 
 
-def _on(
-    device: str,
-    layers: Sequence[LayerMemory],
-    shape: CacheShape,
-    cells: int,
-    compute: int,
-    *,
-    extra: int = 0,
-) -> MemoryUse:
-    return MemoryUse(
-        device=device,
-        weights=extra + sum(layer.weights for layer in layers),
-        cache=sum(_cache(layer, shape, cells) for layer in layers),
-        compute=compute,
-    )
-
-
 def _cache(layer: LayerMemory, shape: CacheShape, cells: int) -> int:
-    if layer.window:
-        cells = min(cells, layer.window * shape.max_sequences + shape.num_batch)
+    if layer.most_cells:
+        cells = min(cells, layer.most_cells)
     return int(layer.cell * cells) + layer.sequence * shape.max_sequences
+
+
+def _compute(estimate: MemoryEstimate, cells: int) -> int:
+    windows = estimate.window_cell * min(cells, estimate.window_cells)
+    return max(estimate.least_compute, estimate.compute + int(estimate.compute_cell * cells + windows))

@@ -38,8 +38,7 @@ class PlacementQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
     `num_parallel` is what the operator set (0: choose), `embedding` says that the model gives vectors, `alone`
     that no other model is in memory. `devices` are those that may be used. Of each accelerator `overhead` bytes are to
-    stay free; with `spread` the model goes to all of them, with `require_gpu` nowhere else. `snapshots` is the host
-    memory in bytes for saved states.
+    stay free; with `spread` the model goes to all of them. `snapshots` is the host memory in bytes for saved states.
     """
 
     options: LoadOptions
@@ -51,7 +50,6 @@ class PlacementQuestion(msgspec.Struct, frozen=True, kw_only=True):
     alone: bool
     overhead: int = 0
     spread: bool = False
-    require_gpu: bool = False
     snapshots: int = 0
 
 
@@ -73,6 +71,6 @@ class SchedulerPolicy(Protocol):
         """Where and how large the model is loaded; None if it does not fit beside what is in memory now.
 
         None makes the scheduler evict something and ask again. `question.alone` says that nothing is left to evict:
-        then the answer is the best try.
+        then the answer is the best try, such as a part of the layers on the accelerators, and None fails the request.
         """
         ...

@@ -4,67 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from corectl import trace
 from corectl.config import Settings
-from corectl.errors import Busy, CorectlError, LoadFailed, NotSupported
+from corectl.errors import Busy, Canceled, CorectlError, LoadFailed, NotSupported, OutOfMemory
 from corectl.hardware.device import Device
 from corectl.messages import LoadOptions
-from corectl.model.formats import ModelDescription
-from corectl.model.record import ModelRecord
 from corectl.plugins import PluginHost
-from corectl.runner import protocol
-from corectl.runner.engine import Backend, CacheShape, ModelSpec
 from corectl.runner.supervisor import STOP_GRACE, Runner
-from corectl.scheduler.backends import choose_backend
-from corectl.scheduler.core import Action, Grant, Reject, Request, SchedulerCore, Start, Stop
-from corectl.scheduler.policy import PlacementQuestion
-from corectl.scheduler.state import LoadedModel, RequestSummary
+from corectl.scheduler.context import Context
+from corectl.scheduler.core import SchedulerCore
+from corectl.scheduler.events import Action, Grant, Reject, Request, Start, Stop
+from corectl.scheduler.fit import HOST
+from corectl.scheduler.loader import Loader, NoRoom, Slot, compared
+from corectl.scheduler.machine import Machine
+from corectl.scheduler.memory import until_freed
+from corectl.scheduler.plan import FitPlan
+from corectl.scheduler.state import Lease, LoadedModel, Model, SchedulerStats, summarize
 
 log = logging.getLogger(__name__)
 
-DEFAULT_CONTEXT = 4096
-MIN_CONTEXT = 4
-DEFAULT_MAX_LOADED = 3
-DEFAULT_BATCH = 512
-AUTO_SEQUENCES = 16
-EMBEDDING_SEQUENCES = 64
-"""Texts that are embedded in one step: they are short, and need no memory."""
 CLOSING = "the server is shutting down"
+DEVICE_LOST = "device lost"
 
 
-class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that may be loaded: its record and what its header says."""
-
-    record: ModelRecord
-    spec: ModelSpec
-    description: ModelDescription
-
-    @property
-    def key(self) -> str:
-        """Two names of the same weights are the same model in memory."""
-        return "\n".join(map(str, (self.spec.weights, *self.spec.projectors, *self.spec.adapters)))
-
-
-class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """The right to use a loaded model, until the context that gave it ends. `load_ns` is the time that it took."""
-
-    runner: Runner
-    load_ns: int
-
-
-class _Slot(msgspec.Struct, kw_only=True):
-    """What stands behind an entry of the core."""
+class _Pending(msgspec.Struct, frozen=True):
+    """A request that waits, or uses its model."""
 
     model: Model
-    task: asyncio.Task[None]
-    runner: Runner | None = None
-    backend: str = ""
+    request: Request
+    granted: asyncio.Future[Slot]
 
 
 class Scheduler:
@@ -79,28 +56,44 @@ class Scheduler:
             )
         self._settings = settings
         self._plugins = plugins
-        self._policy = policy
-        self._core = SchedulerCore(
-            policy,
-            max_loaded=settings.max_loaded_models or DEFAULT_MAX_LOADED,
-            max_queue=settings.max_queue,
-        )
-        self._slots: dict[str, _Slot] = {}
-        self._requests: dict[int, tuple[Model, asyncio.Future[Runner]]] = {}
+        self._loader = Loader(settings, plugins, policy)
+        self.machine = Machine(settings, plugins)
+        self._core = SchedulerCore(policy, max_loaded=self.machine.max_loaded, max_queue=settings.max_queue)
+        self._slots: dict[str, Slot] = {}
+        self._requests: dict[int, _Pending] = {}
+        self._last_tries: set[str] = set()
         self._next_id = 1
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._loads = self._load_failures = 0
+        self._load_seconds = 0.0
+        self._unloads: Counter[str] = Counter()
 
-    def context_length(self, model: Model, requested: int | None) -> int:
-        """The effective context in tokens: asked for, else configured; at most what the model was trained for."""
-        wanted = requested or self._settings.context_length or DEFAULT_CONTEXT
-        trained = model.description.context_length
-        if trained and wanted > trained:
-            if requested:
-                log.warning("requested context size too large for model: %d, using %d", wanted, trained)
-            wanted = trained
-        return max(wanted, MIN_CONTEXT)
+    @property
+    def stats(self) -> SchedulerStats:
+        """Counts, as of now."""
+        return SchedulerStats(
+            waiting=self._core.waiting,
+            refused=self._core.refused,
+            loads=self._loads,
+            load_failures=self._load_failures,
+            load_seconds=self._load_seconds,
+            smaller_loads=self._loader.smaller_loads,
+            unloads=dict(self._unloads),
+        )
+
+    async def _survey(self) -> tuple[Device, ...]:
+        """What the machine has now. Models on a device that has vanished are given up."""
+        devices, usable = await self.machine.survey()
+        for key, slot in list(self._slots.items()):
+            if slot.runner is not None and slot.placement is not None:
+                lost = [id for id in slot.placement.devices if id not in usable and id != HOST]
+                if lost:
+                    name = slot.model.record.name.short
+                    log.warning("%s is lost: %s can no longer be used", name, ", ".join(lost))
+                    self._carry_out(self._core.expire(key, DEVICE_LOST))
+        return devices
 
     @asynccontextmanager
     async def lease(
@@ -108,48 +101,76 @@ class Scheduler:
     ) -> AsyncIterator[Lease]:
         """Waits until the model is loaded with these options, and keeps it so meanwhile.
 
-        `keep_alive` in seconds replaces the configured one. Raises `Busy`, `LoadFailed`, `NotSupported`. Cancelling
-        the wait gives up a load that nobody else waits for.
+        `keep_alive` in seconds replaces the configured one. Raises `Busy`, `BadRequest`, `LoadFailed`, `NotSupported`.
+        Cancelling the wait gives up a load that nobody else waits for.
         """
-        if self._closing:
-            raise Busy(CLOSING)
+        current = trace.current()
+        current.model, current.outcome = model.record.name.short, "cancelled"
         started = time.monotonic()
         id, self._next_id = self._next_id, self._next_id + 1
         loop = asyncio.get_running_loop()
-        granted: asyncio.Future[Runner] = loop.create_future()
-        self._requests[id] = (model, granted)
-        request = Request(
-            id=id,
-            model=model.key,
-            options=msgspec.structs.replace(options, num_ctx=self.context_length(model, options.num_ctx)),
-            keep_alive=self._settings.keep_alive if keep_alive is None else keep_alive,
-            arrived=loop.time(),
-        )
-        outcome = "cancelled"
-        queued = 0.0
+        before = self._slots.get(model.key)
+        ready = before is not None and before.runner is not None
+        granted: asyncio.Future[Slot] = loop.create_future()
         try:
+            request = await self._request(id, model, options, keep_alive)
+            self._requests[id] = _Pending(model, request, granted)
             self._carry_out(self._core.arrive(request))
-            runner = await granted
-            queued = time.monotonic() - started
-            yield Lease(runner=runner, load_ns=max(int(queued * 1e9), 1))
-            outcome = "finished"
+            slot = await granted
+            current.queued = time.monotonic() - started
+            current.load = 0.0 if slot is before and ready else min(current.queued, slot.load_seconds)
+            assert slot.runner is not None
+            yield Lease(
+                runner=slot.runner,
+                load_ns=max(int(current.queued * 1e9), 1),
+                notices=slot.notices,
+                trace=current,
+            )
+            current.outcome = "finished"
+        except Canceled:
+            raise
         except CorectlError as exc:
-            outcome = exc.code
+            current.outcome = exc.code
+            if isinstance(exc, Busy):
+                exc.retry_after = self._load_time()
+            if isinstance(exc, OutOfMemory) and current.queued:
+                self._make_space()
             raise
         except Exception:
-            outcome = CorectlError.code
+            current.outcome = CorectlError.code
             raise
         finally:
-            del self._requests[id]
+            self._requests.pop(id, None)
             now = loop.time()
             self._carry_out(self._core.cancel(id, now) + self._core.release(id, now))
-            summary = RequestSummary(
-                model=model.record.name.short,
-                outcome=outcome,
-                queued=queued,
-                total=time.monotonic() - started,
-            )
+            summary = summarize(current)
             self._plugins.emit("corectl_request_finished", request=summary)
+
+    async def _request(
+        self, id: int, model: Model, options: LoadOptions, keep_alive: float | None
+    ) -> Request:
+        context = await self.machine.context(model, options.num_ctx)
+        if self._closing:
+            raise Busy(CLOSING)
+        # How many accelerators there are may not have been known before.
+        self._core.max_loaded = self.machine.max_loaded
+        return Request(
+            id=id,
+            model=model.key,
+            options=msgspec.structs.replace(options, num_ctx=context.num_ctx),
+            keep_alive=self._settings.keep_alive if keep_alive is None else keep_alive,
+            arrived=asyncio.get_running_loop().time(),
+            automatic=context.automatic,
+        )
+
+    def _load_time(self) -> int:
+        """Seconds that a load has taken here so far: after that, it is worth to ask again."""
+        return max(1, min(60, math.ceil(self._load_seconds / max(1, self._loads))))
+
+    def _make_space(self) -> None:
+        """Memory ran out in the middle of work: all models go, so that what comes next is loaded into a clean place."""
+        for key in list(self._core.entries):
+            self._carry_out(self._core.expire(key, "evicted"))
 
     async def unload(self, model: Model) -> None:
         """Takes a model out of memory: at once if it is idle (returns when it is gone), else after its requests."""
@@ -157,6 +178,21 @@ class Scheduler:
         entry, slot = self._core.entries.get(model.key), self._slots.get(model.key)
         if entry is not None and entry.phase == "stopping" and slot is not None and slot.runner is not None:
             await asyncio.shield(slot.runner.ended)
+
+    async def plan(self, model: Model, options: LoadOptions) -> FitPlan:
+        """Whether the model fits with these options, where it would go, and which context would still fit.
+
+        Raises `BadRequest`, `BadModelFile`, `NotSupported`.
+        """
+        context = await self.machine.context(model, options.num_ctx)
+        options = msgspec.structs.replace(options, num_ctx=context.num_ctx)
+        devices = await self._survey()
+        own = self._slots.get(model.key)
+        others = self._others(model.key)
+        return await asyncio.to_thread(self._loader.plan, model, options, context, devices, own, others)
+
+    def _others(self, key: str) -> list[Slot]:
+        return [slot for other, slot in self._slots.items() if other != key]
 
     def loaded(self) -> list[LoadedModel]:
         """What is in memory, latest expiry first."""
@@ -166,7 +202,7 @@ class Scheduler:
             slot = self._slots.get(key)
             if entry.phase != "ready" or slot is None or slot.runner is None:
                 continue
-            found.append(self._view(slot, slot.runner, entry.active, self._expiry(key, now)))
+            found.append(_view(slot, slot.runner, entry.active, self._expiry(key, now)))
         return sorted(
             found, key=lambda model: model.expires_at or datetime.max.replace(tzinfo=UTC), reverse=True
         )
@@ -178,17 +214,6 @@ class Scheduler:
         left = entry.keep_alive if entry.expires is None else entry.expires - now
         # Beyond a century is for ever; larger values do not fit a date.
         return None if left > 100 * 365 * 86400 else datetime.now(UTC) + timedelta(seconds=left)
-
-    def _view(self, slot: _Slot, runner: Runner, active: int, expires_at: datetime | None) -> LoadedModel:
-        return LoadedModel(
-            record=slot.model.record,
-            backend=slot.backend,
-            info=runner.info,
-            stats=runner.stats,
-            pid=runner.pid,
-            active=active,
-            expires_at=expires_at,
-        )
 
     async def shutdown(self) -> None:
         """Ends all runners. Requests that still wait get `Busy`, those that are served an error from their runner."""
@@ -216,28 +241,37 @@ class Scheduler:
                 case Start(id=id) if self._closing:
                     self._reject(id, Busy(CLOSING))
                 case Start(model=key, id=id):
-                    model = self._requests[id][0]
-                    task = self._background(self._load(key, model))
-                    self._slots[key] = _Slot(model=model, task=task)
+                    pending = self._requests[id]
+                    task = self._background(self._load(key, pending.request))
+                    self._slots[key] = Slot(model=pending.model, task=task)
                 case Stop(model=key, reason=reason):
                     # The slot as it is now: when its turn comes, a successor may stand in its place.
                     if (slot := self._slots.get(key)) is not None:
                         self._background(self._stop(slot, reason))
+        self._share_cores()
         self._set_timer()
 
     def _grant(self, id: int, key: str) -> None:
-        runner = self._slots[key].runner
-        assert runner is not None
-        _, granted = self._requests[id]
+        granted = self._requests[id].granted
         if not granted.done():
-            granted.set_result(runner)
+            granted.set_result(self._slots[key])
 
     def _reject(self, id: int, error: CorectlError) -> None:
         if error.__cause__ is not None:
             log.error("%s", error.message, exc_info=error.__cause__)
-        _, granted = self._requests[id]
+        granted = self._requests[id].granted
         if not granted.done():
             granted.set_exception(error)
+
+    def _share_cores(self) -> None:
+        """Tells the runners that work how many cores each may use; one whose threads are fixed needs them as well."""
+        busy = [self._slots[key] for key, entry in self._core.entries.items() if entry.active]
+        share = max(1, self.machine.inventory.cores // max(1, len(busy)))
+        for slot in busy:
+            fixed = slot.placement is None or slot.placement.fixed_threads
+            if slot.runner is not None and not fixed and slot.share != share:
+                slot.share = share
+                slot.runner.share(share)
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -248,111 +282,95 @@ class Scheduler:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(expiry, lambda: self._carry_out(self._core.tick(loop.time())))
 
-    async def _load(self, key: str, model: Model) -> None:
+    async def _load(self, key: str, request: Request) -> None:
         """Loads one model and tells the core how it went."""
         loop = asyncio.get_running_loop()
         started = loop.time()
+        slot = self._slots[key]
+        name = slot.model.record.name.short
+        last_try = key in self._last_tries
+        self._last_tries.discard(key)
         try:
-            slot = self._slots[key]
-            load = await self._prepare(key, model)
-            runner = (
-                None if load is None else await Runner.start(load, load_timeout=self._settings.load_timeout)
-            )
+            devices = await self._survey()
+            context = Context(request.options.num_ctx or 0, request.automatic)
+            others = self._others(key)
+            await self._loader.load(slot, request.options, context, devices, others, last_try=last_try)
         except asyncio.CancelledError:
-            del self._slots[key]
-            self._carry_out(self._core.gone(key, loop.time()))
+            self._end_load(key, self._core.gone(key, loop.time()))
             raise
-        except Exception as exc:
-            error = exc if isinstance(exc, CorectlError) else LoadFailed(f"{type(exc).__name__}: {exc}")
-            log.error("%s could not be loaded: %s", model.record.name.short, error.message)
-            del self._slots[key]
-            self._carry_out(self._core.load_failed(key, error, loop.time()))
-            return
-        if load is None or runner is None:
+        except NoRoom:
             del self._slots[key]
             self._carry_out(self._core.no_room(key, loop.time()))
             return
-        slot.runner, slot.backend = runner, load.backend
+        except Exception as exc:
+            if isinstance(exc, OutOfMemory) and len(self._slots) > 1 and not last_try:
+                log.warning("%s: %s; trying again without the other models", name, exc.message)
+                del self._slots[key]
+                self._last_tries.add(key)
+                self._carry_out(self._core.no_room(key, loop.time(), alone=True))
+                return
+            error = exc if isinstance(exc, CorectlError) else LoadFailed(f"{type(exc).__name__}: {exc}")
+            log.error("%s could not be loaded: %s", name, error.message)
+            self._load_failures += 1
+            self._end_load(key, self._core.load_failed(key, error, loop.time()))
+            return
+        slot.load_seconds = loop.time() - started
+        self._ready(key, slot)
+
+    def _end_load(self, key: str, actions: list[Action]) -> None:
+        del self._slots[key]
+        self._carry_out(actions)
+
+    def _ready(self, key: str, slot: Slot) -> None:
+        runner, placement = slot.runner, slot.placement
+        assert runner is not None and placement is not None
+        self._loads += 1
+        self._load_seconds += slot.load_seconds
+        slot.share = self.machine.inventory.cores
         log.info(
-            "loaded %s in %.2f seconds: %s", model.record.name.short, loop.time() - started, load.placement
+            "loaded %s in %.2f seconds: a context of %d tokens, a pool of %d; %s",
+            *(slot.model.record.name.short, slot.load_seconds, placement.num_ctx, placement.cells),
+            compared(placement.estimated, runner.info.measured),
         )
+        for notice in slot.notices:
+            log.warning("%s: %s", slot.model.record.name.short, notice.message)
         runner.lost.add_done_callback(lambda _: self._carry_out(self._core.dying(key)))
-        runner.ended.add_done_callback(lambda ended: self._gone(key, slot, ended.result()))
-        self._plugins.emit("corectl_model_loaded", model=self._view(slot, runner, 0, None))
-        self._carry_out(self._core.loaded(key, runner.info.memory, loop.time()))
+        runner.ended.add_done_callback(lambda ended: self._ended(key, slot, ended.result()))
+        self._plugins.emit("corectl_model_loaded", model=_view(slot, runner, 0, None))
+        now = asyncio.get_running_loop().time()
+        self._carry_out(self._core.loaded(key, runner.info.memory, now, placement.num_ctx))
 
-    async def _prepare(self, key: str, model: Model) -> protocol.Load | None:
-        """Chooses backend and placement; None if the model does not fit beside the others."""
-        backend = choose_backend(
-            self._plugins.backends, format=model.spec.format, wanted=self._settings.backend
-        )
-        options = self._core.entries[key].options
-        devices = await asyncio.to_thread(self._devices)
-        shape = self._shape(model, options)
-        estimate = await asyncio.to_thread(backend.estimate, model.spec, shape)
-        placement = self._policy.place(
-            PlacementQuestion(
-                options=options,
-                estimate=estimate,
-                shape=shape,
-                devices=tuple(devices),
-                num_parallel=self._settings.num_parallel,
-                embedding=model.spec.embedding,
-                alone=len(self._core.entries) == 1,
-                snapshots=self._settings.cache_memory,
-            )
-        )
-        if placement is None:
-            return None
-        return protocol.Load(
-            plugins=self._plugins_for(backend),
-            backend=backend.name,
-            model=model.spec,
-            placement=placement,
-        )
-
-    def _shape(self, model: Model, options: LoadOptions) -> CacheShape:
-        num_ctx = options.num_ctx or DEFAULT_CONTEXT
-        embedding = model.spec.embedding
-        sequences = EMBEDDING_SEQUENCES if embedding else AUTO_SEQUENCES
-        return CacheShape(
-            # An encoder reads an input in one piece.
-            num_batch=num_ctx if embedding else min(options.num_batch or DEFAULT_BATCH, num_ctx),
-            max_sequences=self._settings.num_parallel or sequences,
-            cache_type=self._settings.kv_cache_type,
-            flash_attention=self._settings.flash_attention,
-        )
-
-    def _plugins_for(self, backend: Backend) -> tuple[str, ...]:
-        """The plugins that a runner needs: no others, because importing them takes time."""
-        owner = self._plugins.plugin_of("corectl_backends", backend.name)
-        return tuple(sorted({owner, *self._plugins.plugins_with("corectl_dialects")}))
-
-    def _devices(self) -> list[Device]:
-        devices: list[Device] = []
-        for name, probe in sorted(self._plugins.probes.items()):
-            try:
-                devices += probe.devices()
-            except Exception:
-                log.exception("hardware probe %s failed", name)
-        return devices
-
-    async def _stop(self, slot: _Slot, reason: str) -> None:
+    async def _stop(self, slot: Slot, reason: str) -> None:
         if slot.runner is None:
             slot.task.cancel()
             return
         log.info("unloading %s (%s)", slot.model.record.name.short, reason)
+        if slot.placement is not None and slot.placement.layers:
+            slot.before = await self.machine.inventory.refresh()
         await slot.runner.stop()
 
-    def _gone(self, key: str, slot: _Slot, reason: str) -> None:
-        """A runner has ended: tells the core and the plugins."""
+    def _ended(self, key: str, slot: Slot, reason: str) -> None:
+        """A runner has ended: tells the plugins, and the core when its memory is free."""
         entry = self._core.entries.get(key)
+        why = (entry.draining if entry is not None else "") or ("shutdown" if self._closing else reason)
+        self._unloads[why if why != reason else "died"] += 1
+        if slot.runner is not None:
+            view = _view(slot, slot.runner, 0, None)
+            self._plugins.emit("corectl_model_unloaded", model=view, reason=why)
+        if slot.before and not self._closing:
+            self._background(self._await_memory(key, slot))
+        else:
+            self._gone(key, slot)
+
+    async def _await_memory(self, key: str, slot: Slot) -> None:
+        """A driver may need a moment to take memory back; the next load counts on it."""
+        if not await until_freed(self.machine.inventory.refresh, slot.before, slot.use, asyncio.sleep):
+            log.warning("the memory of %s has not come back", slot.model.record.name.short)
+        self._gone(key, slot)
+
+    def _gone(self, key: str, slot: Slot) -> None:
         if self._slots.get(key) is slot:
             del self._slots[key]
-        if slot.runner is not None:
-            why = (entry.draining if entry is not None else "") or ("shutdown" if self._closing else reason)
-            view = self._view(slot, slot.runner, 0, None)
-            self._plugins.emit("corectl_model_unloaded", model=view, reason=why)
         self._carry_out(self._core.gone(key, asyncio.get_running_loop().time()))
 
     def _background(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
@@ -360,3 +378,19 @@ class Scheduler:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _view(slot: Slot, runner: Runner, active: int, expires_at: datetime | None) -> LoadedModel:
+    assert slot.placement is not None
+    return LoadedModel(
+        record=slot.model.record,
+        backend=slot.backend,
+        placement=slot.placement,
+        info=runner.info,
+        stats=runner.stats,
+        pid=runner.pid,
+        active=active,
+        expires_at=expires_at,
+        notices=slot.notices,
+        load_seconds=slot.load_seconds,
+    )

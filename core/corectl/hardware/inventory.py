@@ -1,0 +1,62 @@
+"""What the hardware probes report, put together, and what was last known of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from corectl.hardware.device import Device, HardwareProbe
+from corectl.hardware.eligible import eligible
+
+log = logging.getLogger(__name__)
+
+
+class Inventory:
+    """Asks the probes on a worker thread. `library` is the kind of device that the operator has chosen, if any."""
+
+    def __init__(self, probes: Mapping[str, HardwareProbe], library: str = "") -> None:
+        self._probes = probes
+        self._library = library
+        self._first: asyncio.Task[tuple[Device, ...]] | None = None
+        self.devices: tuple[Device, ...] | None = None
+        """As last reported; None before the first time."""
+
+    def probe(self) -> tuple[Device, ...]:
+        """What is there now. For worker threads: a driver may take its time. A probe that raises reports nothing."""
+        found: list[Device] = []
+        for name, probe in sorted(self._probes.items()):
+            try:
+                found += probe.devices()
+            except Exception:
+                log.exception("hardware probe %s failed", name)
+        if self.devices is None:
+            for device in found:
+                log.info(
+                    "inference compute id=%s library=%s name=%s total=%d available=%d%s",
+                    *(device.id, device.kind, device.name, device.memory_total, device.memory_free),
+                    f" unusable: {device.unusable}" if device.unusable else "",
+                )
+        self.devices = tuple(found)
+        return self.devices
+
+    async def refresh(self) -> tuple[Device, ...]:
+        """What is there now."""
+        return await asyncio.to_thread(self.probe)
+
+    async def known(self) -> tuple[Device, ...]:
+        """What is there, or was when it was last asked for. Callers that come first share one question."""
+        if self.devices is not None:
+            return self.devices
+        if self._first is None:
+            self._first = asyncio.get_running_loop().create_task(self.refresh())
+        return await asyncio.shield(self._first)
+
+    def accelerators(self, variant: str = "") -> tuple[Device, ...]:
+        """The accelerators, as last known, that a backend of this variant can use."""
+        return eligible(self.devices or (), variant=variant, library=self._library).accelerators
+
+    @property
+    def cores(self) -> int:
+        """Cores of the machine that may be used, at least 1."""
+        return max([1, *(device.cores for device in self.devices or () if device.kind == "cpu")])

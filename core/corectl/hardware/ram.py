@@ -1,0 +1,56 @@
+"""How much of the machine's memory this process may use: what is there, and what its container leaves of it."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from corectl.hardware.cgroup import groups, read
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """Bytes in all, bytes that can be had without swapping, and bytes of swap space."""
+
+    total: int
+    free: int
+    swap: int
+
+
+def machine_memory(root: Path = Path("/")) -> Memory:
+    """The memory that can be used here. For worker threads: it reads a few small files, below `root`."""
+    memory = psutil.virtual_memory()
+    with warnings.catch_warnings():
+        # Where the system does not count what was swapped, psutil warns; the size is right all the same.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        swap = psutil.swap_memory().total
+    found = Memory(memory.total, memory.available, swap)
+    if sys.platform == "linux":
+        for folder in groups("memory", root):
+            found = _within(found, folder)
+    return found
+
+
+def _within(found: Memory, group: Path) -> Memory:
+    """The smaller of what there is and what a control group leaves; one with a limit is given no swap space."""
+    limit = _number(group, "memory.max", "memory.limit_in_bytes")
+    # Version 1 writes a limit that is none as a number larger than any memory.
+    if limit is None or limit >= found.total:
+        return found
+    used = _number(group, "memory.current", "memory.usage_in_bytes") or 0
+    return Memory(limit, max(0, min(found.free, limit - used + _reclaimable(group))), 0)
+
+
+def _reclaimable(group: Path) -> int:
+    """Bytes of files in memory, which the kernel lets go when the group needs them."""
+    counts = dict(line.split(" ", 1) for line in read(group / "memory.stat").splitlines() if " " in line)
+    names = ("active_file", "inactive_file")
+    return sum(int(counts.get(f"total_{name}") or counts.get(name) or 0) for name in names)
+
+
+def _number(group: Path, *names: str) -> int | None:
+    texts = [text for name in names if (text := read(group / name)).isdecimal()]
+    return int(texts[0]) if texts else None

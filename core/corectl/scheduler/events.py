@@ -1,0 +1,92 @@
+"""What goes into the scheduler's state machine, and what comes out: requests, entries and actions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from corectl.errors import CorectlError
+from corectl.messages import LoadOptions
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """Request `id` may use the model now; it must be released later."""
+
+    id: int
+    model: str
+
+
+class Reject(msgspec.Struct, frozen=True):
+    id: int
+    error: CorectlError
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Load the model with the options of request `id`. Answer with `loaded`, `load_failed` or `no_room`."""
+
+    model: str
+    id: int
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """End the model's runner, or give up loading it. Answer with `gone`."""
+
+    model: str
+    reason: str
+
+
+Action = Grant | Reject | Start | Stop
+Phase = Literal["loading", "ready", "stopping"]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for a model. `keep_alive` is in seconds, `arrived` on the clock that all events use.
+
+    A context that is `automatic` may be lowered when the model is loaded.
+    """
+
+    id: int
+    model: str
+    options: LoadOptions
+    keep_alive: float
+    arrived: float
+    automatic: bool = False
+
+
+class Entry(msgspec.Struct, kw_only=True):
+    """A model that is loading, in memory, or on its way out. `expires` is on the events' clock, None while busy.
+
+    `options` are those that the load was asked for, `num_ctx` is the context that it came to. Loading took
+    `load_seconds`, and ended at `ready_at`. `draining` says why the model is to go; while it loads, that waits until
+    those who asked for it have been served. At `reload_at` it begins to drain for a request that wants it otherwise.
+    """
+
+    model: str
+    options: LoadOptions
+    keep_alive: float
+    num_ctx: int | None = None
+    phase: Phase = "loading"
+    memory: int = 0
+    active: int = 0
+    since: float = 0.0
+    load_seconds: float = 0.0
+    ready_at: float = 0.0
+    expires: float | None = None
+    reload_at: float | None = None
+    draining: str = ""
+
+    @property
+    def serves(self) -> bool:
+        """True if it takes requests."""
+        return self.phase == "ready" and not self.draining
+
+    def suits(self, request: Request) -> bool:
+        """True if the request can use the model as it is loaded. Options that it leaves open suit any value."""
+        for field in LoadOptions.__struct_fields__:
+            wanted = getattr(request.options, field)
+            # A context that was asked for must be there; one that was not is what the load has made of it.
+            asked = field == "num_ctx" and not request.automatic
+            if wanted is not None and wanted != (self.num_ctx if asked else getattr(self.options, field)):
+                return False
+        return True

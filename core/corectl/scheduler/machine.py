@@ -1,0 +1,66 @@
+"""What this server computes on, and what follows from that: a request's context, and how many models there may be."""
+
+from __future__ import annotations
+
+import logging
+
+from corectl.config import Settings
+from corectl.errors import CorectlError
+from corectl.hardware.device import Device
+from corectl.hardware.inventory import Inventory
+from corectl.plugins import PluginHost
+from corectl.scheduler.backends import choose_backend
+from corectl.scheduler.context import Context, settle_context
+from corectl.scheduler.state import Model
+
+log = logging.getLogger(__name__)
+
+MODELS_PER_DEVICE = 3
+"""Models in memory at once, for each accelerator or else for the machine, where nothing is set."""
+
+
+class Machine:
+    """The devices of one server, and the backends that can use them."""
+
+    def __init__(self, settings: Settings, plugins: PluginHost) -> None:
+        self._settings = settings
+        self._plugins = plugins
+        self._variants: dict[str, str] = {}
+        self.inventory = Inventory(plugins.probes, settings.llm_library)
+
+    @property
+    def max_loaded(self) -> int:
+        """Models that may be in memory at once."""
+        devices = max(1, len(self.inventory.accelerators()))
+        return self._settings.max_loaded_models or MODELS_PER_DEVICE * devices
+
+    async def context(self, model: Model, requested: int | None) -> Context:
+        """The effective context of a request. Raises `BadRequest` if it asks for more than the server allows."""
+        await self.inventory.known()
+        trained = model.description.context_length
+        if requested and trained and requested > trained:
+            log.warning("requested context size too large for model: %d, using %d", requested, trained)
+        accelerators = self.inventory.accelerators(self._variant(model.spec.format))
+        return settle_context(
+            requested,
+            configured=self._settings.context_length,
+            memory=sum(device.memory_total for device in accelerators),
+            trained=trained,
+            ceiling=self._settings.max_context,
+            vision=bool(model.spec.projectors),
+        )
+
+    def _variant(self, format: str) -> str:
+        """The way in which models of a format are computed here; `cpu` if no backend can."""
+        if format not in self._variants:
+            try:
+                backend = choose_backend(self._plugins.backends, format=format, wanted=self._settings.backend)
+            except CorectlError:
+                return "cpu"
+            self._variants[format] = backend.availability().variant
+        return self._variants[format]
+
+    async def survey(self) -> tuple[tuple[Device, ...], set[str]]:
+        """The devices as they are now, and the ids of those that can be used."""
+        devices = await self.inventory.refresh()
+        return devices, {device.id for device in devices if not device.unusable}

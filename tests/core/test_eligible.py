@@ -1,0 +1,98 @@
+"""Which devices may be used, and what is said of those that may not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from corectl.errors import BadRequest
+from corectl.hardware.device import Device
+from corectl.hardware.eligible import eligible
+from corectl.hardware.inventory import Inventory
+
+
+def device(id: str, kind: str = "cuda", **changes: object) -> Device:
+    return Device(id=id, kind=kind, name=id.upper(), memory_total=100, memory_free=50, **changes)  # type: ignore[arg-type]
+
+
+CPU = device("cpu", "cpu", cores=6)
+A, B, RED, BROKEN = device("a"), device("b"), device("r", "rocm"), device("x", unusable="old driver")
+
+
+def test_all_that_a_backend_can_use_the_host_first() -> None:
+    found = eligible([A, CPU, B])
+    assert found.devices == (A, CPU, B) and found.reasons == ()
+    assert found.host == CPU and found.accelerators == (A, B)
+    assert eligible([A]).host is None
+
+
+@pytest.mark.parametrize(
+    ("variant", "kept"), [("", (A, RED)), ("cuda", (A,)), ("hip", (RED,)), ("rocm", (RED,)), ("cpu", ())]
+)
+def test_a_build_for_something_else_is_said(variant: str, kept: tuple[Device, ...]) -> None:
+    found = eligible([CPU, A, RED], variant=variant)
+    assert found.accelerators == kept
+    assert len(found.reasons) == 2 - len(kept)
+    assert all(f"computes on {variant}, not on" in reason for reason in found.reasons)
+
+
+def test_what_is_unusable_is_said() -> None:
+    found = eligible([CPU, BROKEN, A])
+    assert found.accelerators == (A,) and found.reasons == ("X (x): old driver",)
+
+
+def test_the_operators_choice_is_no_surprise() -> None:
+    assert eligible([CPU, A, RED, BROKEN], library="rocm").accelerators == (RED,)
+    found = eligible([CPU, A, BROKEN], variant="cpu", library="cpu")
+    assert found.devices == (CPU,) and found.reasons == ()
+    assert eligible([CPU, RED], library="cuda").reasons == ("no cuda device was found",)
+
+
+def test_one_accelerator_by_its_index() -> None:
+    assert eligible([CPU, A, BROKEN, B], main_gpu=1).devices == (CPU, B)
+    assert eligible([CPU], main_gpu=7).devices == (CPU,)
+    for index in (-1, 2):
+        with pytest.raises(BadRequest, match=rf'option "main_gpu" is {index}, but there are 2 GPUs'):
+            eligible([CPU, A, B], main_gpu=index)
+    with pytest.raises(BadRequest, match="there is 1 GPU, counted from 0"):
+        eligible([CPU, A], main_gpu=1)
+
+
+class Probe:
+    name = "probe"
+
+    def __init__(self, *devices: Device) -> None:
+        self.reported = list(devices)
+        self.asked = 0
+
+    def devices(self) -> list[Device]:
+        self.asked += 1
+        if not self.reported:
+            raise OSError("no driver")
+        return self.reported
+
+
+def test_the_inventory_asks_all_probes_and_survives_one_that_raises(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, second, broken = Probe(CPU), Probe(A, BROKEN, RED), Probe()
+    inventory = Inventory({"1": first, "2": second, "0": broken}, library="cuda")
+    assert inventory.devices is None and inventory.cores == 1
+    assert inventory.probe() == inventory.devices == (CPU, A, BROKEN, RED)
+    assert "hardware probe 0 failed" in caplog.text
+    assert inventory.accelerators() == (A,) and inventory.accelerators("cpu") == ()
+    assert inventory.cores == 6
+
+
+def test_those_who_come_first_share_one_question() -> None:
+    async def story() -> None:
+        probe = Probe(CPU)
+        inventory = Inventory({"probe": probe})
+        assert await asyncio.gather(*(inventory.known() for _ in range(5))) == [(CPU,)] * 5
+        await inventory.known()
+        assert probe.asked == 1
+        await inventory.refresh()
+        assert probe.asked == 2
+
+    asyncio.run(story())
