@@ -25,7 +25,7 @@ def write_tiny_qwen(path: Path) -> Path:
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(10_000.0)
     writer.add_rope_dimension_sections(list(SECTIONS))
-    tokens = [*_byte_tokens(), "Ġa", *SPECIALS]
+    tokens = [*byte_tokens(), "Ġa", *SPECIALS]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(tokens)
@@ -62,7 +62,7 @@ def _shapes(vocabulary: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _byte_tokens() -> list[str]:
+def byte_tokens() -> list[str]:
     """A printable character for each byte, as byte-level vocabularies write them."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = iter(range(256, 512))

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from corectl.model.gguf import header_of
 from corectl.runner.engine import (
     Availability,
     CacheShape,
     Engine,
-    LayerMemory,
     MemoryEstimate,
     ModelSpec,
     Placement,
 )
+from corectl_llamacpp.devices import make_visible
+from corectl_llamacpp.memory import estimate
 
 VARIANTS = ("cuda", "hip", "metal", "vulkan", "sycl")
-CACHE_BYTES = 2
-"""Bytes of one value in the key-value cache (f16)."""
 
 
 class LlamaCppBackend:
@@ -41,37 +40,15 @@ class LlamaCppBackend:
         return Availability(variant=variant, version=importlib.metadata.version("llama-cpp-python"))
 
     def estimate(self, model: ModelSpec, shape: CacheShape) -> MemoryEstimate:
-        header = header_of(model.weights)
-        cell = cache_bytes_per_token(header.metadata)
-        return MemoryEstimate(
-            layers=(LayerMemory(weights=header.file_size, cell=cell),), host=projector_bytes(model)
+        return estimate(
+            header_of(model.weights),
+            shape,
+            embedding=model.embedding,
+            projectors=[header_of(path) for path in model.projectors],
         )
 
     def load(self, model: ModelSpec, placement: Placement, progress: Callable[[float], None]) -> Engine:
+        make_visible(self.availability().variant, placement, os.environ)
         from corectl_llamacpp.load import load_engine
 
         return load_engine(model, placement, progress)
-
-
-def projector_bytes(model: ModelSpec) -> int:
-    """Bytes of the files that let a model see."""
-    return sum(path.stat().st_size for path in model.projectors)
-
-
-def cache_bytes_per_token(metadata: dict[str, Any]) -> int:
-    """Bytes that one token takes in the key-value cache of all layers, from a GGUF header; 0 for encoders."""
-    arch = metadata.get("general.architecture", "")
-
-    def number(key: str, default: int = 0) -> int:
-        value = metadata.get(f"{arch}.{key}")
-        return int(value) if isinstance(value, int | float) else default
-
-    if metadata.get(f"{arch}.attention.causal") is False:
-        return 0
-    heads = number("attention.head_count")
-    kv_heads = number("attention.head_count_kv", heads)
-    head_size = number("embedding_length") // heads if heads else 0
-    per_layer = kv_heads * (
-        number("attention.key_length", head_size) + number("attention.value_length", head_size)
-    )
-    return number("block_count") * per_layer * CACHE_BYTES

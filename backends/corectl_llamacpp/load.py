@@ -13,27 +13,39 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 
 import llama_cpp
+import msgspec
 
 from corectl.errors import LoadFailed, NotSupported
+from corectl.model.ggml import TENSOR_TYPES
 from corectl.model.gguf import Header, header_of
-from corectl.runner.engine import EngineInfo, ModelSpec, Placement
+from corectl.runner.engine import CacheShape, EngineInfo, ModelSpec, Placement
+from corectl.scheduler.fit import HOST
 from corectl_llamacpp import logs
-from corectl_llamacpp.backend import cache_bytes_per_token, projector_bytes
+from corectl_llamacpp.devices import measured
 from corectl_llamacpp.engine import LlamaEngine
+from corectl_llamacpp.layers import layers_of
+from corectl_llamacpp.memory import batch_tokens, idle_sequences, step_tokens
 from corectl_llamacpp.pooling import pooling_of
 from corectl_llamacpp.ranker import LlamaRanker
 
 if TYPE_CHECKING:
     from corectl_llamacpp.vision import LlamaVision
 
-MIN_BATCH = 32
+_CACHE_TYPES = {name.lower(): number for number, (name, _, _) in TENSOR_TYPES.items()}
+_FLASH_ATTENTION = {
+    None: llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    True: llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    False: llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
 
 
 def load_engine(model: ModelSpec, placement: Placement, progress: Callable[[float], None]) -> LlamaEngine:
-    """Raises `LoadFailed` with llama.cpp's last error lines."""
+    """Raises `LoadFailed` with llama.cpp's last error lines, and `OutOfMemory` if they speak of that."""
     logs.install()
     llama_cpp.llama_backend_init()
     header = _checked_header(model.weights)
+    placement = _with_cache(header, placement)
+    idle = idle_sequences(header, _shape(placement), embedding=model.embedding)
     pooling = pooling_of(header) if model.embedding else ""
     with ExitStack() as undo:
         native = _load_model(model, placement, progress)
@@ -42,10 +54,14 @@ def load_engine(model: ModelSpec, placement: Placement, progress: Callable[[floa
         if vision is not None:
             undo.callback(vision.close)
         at_once = vision.at_once if vision is not None else 0
-        context = llama_cpp.llama_init_from_model(native, _context_params(model, placement, at_once))
+        context = llama_cpp.llama_init_from_model(native, _context_params(model, placement, idle, at_once))
         if not context:
-            raise LoadFailed(logs.why("the context could not be made"))
+            raise logs.failure("the context could not be made")
         undo.pop_all()
+    projectors = sum(path.stat().st_size for path in model.projectors)
+    taken = measured(
+        logs.buffers, placement, weights=llama_cpp.llama_model_size(native), projectors=projectors
+    )
     memory = llama_cpp.llama_get_memory(context)
     info = EngineInfo(
         num_ctx=placement.num_ctx,
@@ -53,9 +69,10 @@ def load_engine(model: ModelSpec, placement: Placement, progress: Callable[[floa
         num_batch=placement.num_batch,
         max_sequences=placement.max_sequences,
         num_thread=placement.num_thread,
-        memory=llama_cpp.llama_model_size(native)
-        + placement.cells * cache_bytes_per_token(header.metadata)
-        + projector_bytes(model),
+        memory=sum(use.total for use in taken),
+        gpu_memory=sum(use.total for use in taken if use.device != HOST),
+        measured=taken,
+        idle_sequences=idle,
         can_shift=bool(memory) and bool(llama_cpp.llama_memory_can_shift(memory)),
         pooling=pooling,
         description=_description(native),
@@ -73,9 +90,25 @@ def _checked_header(path: Path) -> Header:
         raise LoadFailed(f"{path.name} cannot be read: {exc.strerror}") from exc
 
 
+def _with_cache(header: Header, placement: Placement) -> Placement:
+    """The placement, with a type that the model's cache can have. Raises `NotSupported`."""
+    if placement.cache_type == "f16":
+        return placement
+    if not any(layer.values for layer in layers_of(header)):
+        # Without keys and values the type says nothing, but llama.cpp checks it all the same.
+        return msgspec.structs.replace(placement, cache_type="f16")
+    if placement.flash_attention is False:
+        raise NotSupported(
+            f"a key-value cache of the type {placement.cache_type} needs flash attention, which is off"
+        )
+    return placement
+
+
 def _load_model(model: ModelSpec, placement: Placement, progress: Callable[[float], None]) -> Any:
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = sum(placement.layers)
+    split = (ctypes.c_float * llama_cpp.llama_max_devices())(*placement.layers)
+    params.tensor_split = split
     params.load_mode = (
         llama_cpp.LLAMA_LOAD_MODE_MMAP if placement.use_mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
     )
@@ -89,7 +122,7 @@ def _load_model(model: ModelSpec, placement: Placement, progress: Callable[[floa
     params.progress_callback = callback
     native = llama_cpp.llama_model_load_from_file(os.fsencode(model.weights), params)
     if not native:
-        raise LoadFailed(logs.why("failed to load model"))
+        raise logs.failure("failed to load model")
     return native
 
 
@@ -110,16 +143,31 @@ def _load_vision(model: ModelSpec, native: Any, placement: Placement) -> LlamaVi
     return load_vision(path, header, native, placement)
 
 
-def _context_params(model: ModelSpec, placement: Placement, at_once: int) -> Any:
+def _shape(placement: Placement) -> CacheShape:
+    return CacheShape(
+        num_batch=placement.num_batch,
+        max_sequences=placement.max_sequences,
+        cache_type=placement.cache_type,
+        flash_attention=placement.flash_attention,
+    )
+
+
+def _context_params(model: ModelSpec, placement: Placement, idle: int, at_once: int) -> Any:
+    """`at_once` cells of an image are looked at together, so they must be computed together, as an encoder's input."""
     params = llama_cpp.llama_context_default_params()
-    # Below these llama.cpp ends the process: it wants room in a batch for one token of every sequence.
-    batch = max(placement.num_batch, placement.max_sequences, MIN_BATCH, at_once)
+    sequences = placement.max_sequences + idle
+    batch = max(batch_tokens(_shape(placement), sequences), at_once)
     params.n_ctx = max(placement.cells, batch)
     params.n_batch = batch
-    # An encoder looks at all tokens of an input at once, so an input must fit one physical batch; so must an image
-    # that is looked at in this way.
-    params.n_ubatch = batch if model.embedding else max(min(batch, 512), at_once)
-    params.n_seq_max = placement.max_sequences
+    params.n_ubatch = max(step_tokens(batch, embedding=model.embedding), at_once)
+    params.n_seq_max = sequences
+    if not model.embedding:
+        # Room for the logits of one token of each sequence; by default llama.cpp takes it for each token of a batch.
+        params.n_outputs_max = sequences
+    params.type_k = params.type_v = _CACHE_TYPES[placement.cache_type]
+    params.flash_attn_type = _FLASH_ATTENTION[placement.flash_attention]
+    # Layers with a window have cells for the window only: with all cells it would save nothing.
+    params.swa_full = False
     params.n_threads = params.n_threads_batch = placement.num_thread
     params.kv_unified = True
     params.embeddings = model.embedding

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
 from typing import Any
 
 import llama_cpp
 
+from corectl.errors import LoadFailed, OutOfMemory
+from corectl_llamacpp.devices import Buffer
+
 log = logging.getLogger("llama.cpp")
 
 _LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
 _CONTINUED = 5
+_BUFFER = re.compile(r"(\S+) +(\w+) buffer size = +([\d.]+) MiB$")
+_NO_MEMORY = re.compile("out of memory|alloc|insufficient memory", re.IGNORECASE)
 
 recent_errors: deque[str] = deque(maxlen=5)
 """The last error lines, to say why a load failed: the calls themselves only return nothing."""
+
+
+buffers: deque[Buffer] = deque(maxlen=256)
+"""What was taken since the last `install`: the interface has no call that tells."""
 
 
 class _Route:
@@ -34,6 +44,8 @@ class _Route:
                 line, self._text = self._text.strip(), ""
                 if self._level >= logging.ERROR:
                     recent_errors.append(line)
+                if found := _BUFFER.search(line):
+                    buffers.append(Buffer(found[1], found[2], int(float(found[3]) * 2**20)))
                 if line.strip("."):
                     log.log(self._level, "%s", line)
         except Exception:
@@ -46,10 +58,13 @@ callback = llama_cpp.llama_log_callback(_Route())
 
 
 def install() -> None:
-    """Called once, before anything else of llama.cpp."""
+    """Called before a model is loaded, and before anything else of llama.cpp; forgets what was said of others."""
+    recent_errors.clear()
+    buffers.clear()
     llama_cpp.llama_log_set(callback, None)
 
 
-def why(what: str) -> str:
-    """What has failed, and the last error lines."""
-    return f"{what}: {'; '.join(recent_errors)}" if recent_errors else what
+def failure(what: str) -> LoadFailed:
+    """What has failed, and the last error lines; `OutOfMemory` if they speak of that."""
+    message = f"{what}: {'; '.join(recent_errors)}" if recent_errors else what
+    return OutOfMemory(message) if _NO_MEMORY.search(message) else LoadFailed(message)

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp import mtmd_cpp as mtmd
 
-from corectl.errors import BadRequest, EngineError, LoadFailed, NotSupported
+from corectl.errors import BadRequest, EngineError, NotSupported
 from corectl.model.gguf import Header
 from corectl.runner.engine import Placement
 from corectl.runner.vision import IMAGE, ImageSpan, Picture, Seen
@@ -241,7 +241,7 @@ def load_vision(path: Path, header: Header, native: Any, placement: Placement) -
     params.print_timings = False
     context = mtmd.mtmd_init_from_file(os.fsencode(path), native, params)
     if not context:
-        raise LoadFailed(logs.why("failed to load the projector"))
+        raise logs.failure("failed to load the projector")
     if not mtmd.mtmd_support_vision(context):
         mtmd.mtmd_free(context)
         return None

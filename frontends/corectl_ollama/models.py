@@ -11,7 +11,7 @@ import msgspec
 from litestar import Response
 
 from corectl.errors import BadRequest, CorectlError, Forbidden, LoadFailed, NotFound
-from corectl.messages import Message
+from corectl.messages import Message, Notice
 from corectl.model.details import Details, TensorSummary, details_of, gguf_of, model_info, tensor_list
 from corectl.model.manifest import MediaType
 from corectl.model.modelfile import parameters_text, show_modelfile, template_text
@@ -71,7 +71,17 @@ class RunnerCounts(msgspec.Struct, kw_only=True):
     largest_step: int
 
 
+class DeviceMemory(msgspec.Struct, kw_only=True):
+    """Bytes on one device: as they were estimated before the load, and as they were measured after it."""
+
+    device: str
+    estimated: int
+    measured: int
+
+
 class PsEntry(msgspec.Struct, kw_only=True):
+    """`memory`, `warnings` and `runner` are additions of ours."""
+
     name: str
     model: str
     size: int
@@ -80,6 +90,8 @@ class PsEntry(msgspec.Struct, kw_only=True):
     expires_at: str
     size_vram: int
     context_length: int
+    memory: list[DeviceMemory]
+    warnings: list[Notice]
     runner: RunnerCounts
 
 
@@ -161,6 +173,8 @@ def _ps(model: LoadedModel) -> PsEntry:
         expires_at=local_time(model.expires_at or datetime.now(UTC) + FOREVER),
         size_vram=model.info.gpu_memory,
         context_length=model.info.num_ctx,
+        memory=_memory(model),
+        warnings=list(model.notices),
         runner=RunnerCounts(
             pid=model.pid,
             backend=model.backend,
@@ -170,6 +184,15 @@ def _ps(model: LoadedModel) -> PsEntry:
             largest_step=model.stats.largest,
         ),
     )
+
+
+def _memory(model: LoadedModel) -> list[DeviceMemory]:
+    estimated = {use.device: use.total for use in model.placement.estimated}
+    measured = {use.device: use.total for use in model.info.measured}
+    return [
+        DeviceMemory(device=id, estimated=estimated.get(id, 0), measured=measured.get(id, 0))
+        for id in estimated | measured
+    ]
 
 
 async def copy(services: Services, body: CopyRequest) -> Response[bytes]:

@@ -19,6 +19,7 @@ from corectl_ollama.embed import embed, embeddings
 from corectl_ollama.generate import generate
 from corectl_ollama.models import copy, ps, show, tags
 from corectl_ollama.models import delete as delete_model
+from corectl_ollama.plan import plan
 from corectl_ollama.render import render
 from corectl_ollama.replies import reply
 from corectl_ollama.rerank import rerank, v1_rerank
@@ -71,6 +72,10 @@ def _model_routes(services: Services) -> list[Any]:
     async def post_show(request: AnyRequest) -> Response[bytes]:
         return await show(services, await _body(request, services, schema.ShowRequest))
 
+    @post("/api/plan")
+    async def post_plan(request: AnyRequest) -> Response[bytes]:
+        return await plan(services, await _body(request, services, schema.PlanRequest))
+
     @post("/api/copy")
     async def post_copy(request: AnyRequest) -> Response[bytes]:
         return await copy(services, await _body(request, services, schema.CopyRequest))
@@ -91,7 +96,7 @@ def _model_routes(services: Services) -> list[Any]:
     async def post_blobs(request: AnyRequest, digest: str) -> Response[bytes]:
         return await post_blob(request, services, digest)
 
-    return [post_show, post_copy, delete_delete, post_create, head_blobs, post_blobs]
+    return [post_show, post_plan, post_copy, delete_delete, post_create, head_blobs, post_blobs]
 
 
 def _inference_routes(services: Services) -> list[Any]:

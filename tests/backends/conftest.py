@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from corectl.messages import SamplingOptions
 from corectl.runner.engine import ModelSpec, Placement, Sampled, SequenceSpec, Work
+from corectl.runner.loop import BatchLoop
 from corectl_llamacpp.backend import LlamaCppBackend
 from corectl_llamacpp.engine import LlamaEngine
 from tests.conftest import DATA
@@ -29,7 +31,7 @@ def smollm2() -> Path:
     return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
 
 
-def placement(**changes: int) -> Placement:
+def placement(**changes: Any) -> Placement:
     values = Placement(num_ctx=256, cells=1024, num_batch=128, max_sequences=4, num_thread=1)
     return msgspec.structs.replace(values, **changes)
 
@@ -53,6 +55,13 @@ def embedder() -> Iterator[LlamaEngine]:
     loaded = load(EMBEDDER, embedding=True, num_ctx=64, cells=64, num_batch=64)
     yield loaded
     loaded.close()
+
+
+def batch_loop(engine: LlamaEngine, *, snapshots: int = 0) -> BatchLoop:
+    """A loop over an engine that others may have used: what they have left in it goes first."""
+    for id in list(engine._slots):
+        engine.remove(id)
+    return BatchLoop(engine, snapshots=snapshots)
 
 
 class Driver:

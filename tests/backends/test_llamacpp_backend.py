@@ -11,14 +11,11 @@ from pathlib import Path
 import pytest
 
 from corectl.errors import BadModelFile, CorectlError, LoadFailed
-from corectl.runner.engine import CacheShape, ModelSpec
-from corectl.scheduler.fit import memory_use
+from corectl.runner.engine import ModelSpec
 from corectl_llamacpp.backend import LlamaCppBackend
-from tests.backends.conftest import EMBEDDER, load, placement, smollm2
+from tests.backends.conftest import EMBEDDER, load, placement
 
 BACKEND = LlamaCppBackend()
-KV_BYTES_PER_TOKEN = 30 * 3 * (64 + 64) * 2
-"""Layers, heads, sizes of key and value, two bytes each."""
 
 
 def _spec(weights: Path, *, embedding: bool = False) -> ModelSpec:
@@ -50,20 +47,6 @@ def test_nothing_is_imported_to_describe_or_estimate() -> None:
         "sys.exit('llama_cpp' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
-@pytest.mark.parametrize("cells", [1, 4096])
-def test_estimate(cells: int) -> None:
-    shape = CacheShape(num_batch=512, max_sequences=4)
-    (use,) = memory_use(BACKEND.estimate(_spec(smollm2()), shape), shape, cells=cells)
-    assert use.weights == smollm2().stat().st_size
-    assert use.cache == cells * KV_BYTES_PER_TOKEN
-
-
-def test_an_encoder_needs_no_cache() -> None:
-    shape = CacheShape(num_batch=64, max_sequences=4)
-    (use,) = memory_use(BACKEND.estimate(_spec(EMBEDDER, embedding=True), shape), shape, cells=64)
-    assert (use.weights, use.cache) == (EMBEDDER.stat().st_size, 0)
 
 
 def test_progress_grows_to_one() -> None:

@@ -107,6 +107,24 @@ def test_arrays_are_read_when_asked_for(tmp_path: Path) -> None:
     assert header.metadata["tokenizer.ggml.scores"] == [0.0, -1.0, -2.5]
 
 
+def test_what_may_be_said_of_layers_is_always_read(tmp_path: Path) -> None:
+    path = tmp_path / "layers.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_array("llama.attention.head_count_kv", [8, 0, 4])
+    writer.add_array("llama.attention.sliding_window_pattern", [True, False, True])
+    writer.add_array("llama.long", [1] * 2000)
+    writer.add_token_list(["a", "b"])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    header = read_header(path)
+    assert header.by_layer == {
+        "llama.attention.head_count_kv": (8, 0, 4),
+        "llama.attention.sliding_window_pattern": (True, False, True),
+    }
+    assert header.metadata["llama.attention.head_count_kv"] is None
+
+
 def test_model_info_is_sorted_and_hides_what_has_its_own_field(tmp_path: Path) -> None:
     path = real_file(tmp_path / "real.gguf")
     info = model_info(path)

@@ -125,7 +125,7 @@ def test_ps(shop: Server) -> None:
     before = datetime.now().astimezone()
     ask(shop, "/api/generate", keep_alive="10m", options=GREEDY)
     entry = next(model for model in shop.ps() if model["name"] == f"{MODEL}:latest")
-    assert entry.keys() - {"runner"} == {
+    assert entry.keys() - {"runner", "memory", "warnings"} == {
         *("name", "model", "size", "digest", "details", "expires_at", "size_vram", "context_length"),
     }
     assert entry["details"].keys() == DETAILS

@@ -33,6 +33,8 @@ _MAX_TEXT = 8 << 20  # bytes of all scalar strings together, and of any one arra
 _MAX_STRINGS = 2 << 20  # elements of all string arrays together
 _MAX_LOADED_BYTES = 32 << 20  # bytes of one string array
 _MAX_LOADED = 1 << 20  # array elements that `arrays=True` turns into Python values
+_MAX_LAYERS = 1024  # elements of an array of numbers that may say something for each layer
+_MAX_LAYER_KEYS = 64
 _MAX_ALIGNMENT = 1 << 20
 
 _RANK_POOLING = 4
@@ -57,12 +59,14 @@ class TensorInfo(msgspec.Struct, frozen=True):
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """A checked header. Array values are None unless asked for; `array_lengths` has their lengths.
 
+    `by_layer` has the arrays of numbers that are short enough to say something for each layer, in any case.
     `data_offset` and `file_size` are in bytes; every tensor lies between them.
     """
 
     version: int
     metadata: dict[str, Any]
     array_lengths: dict[str, int]
+    by_layer: dict[str, tuple[Any, ...]]
     tensors: tuple[TensorInfo, ...]
     alignment: int
     data_offset: int
@@ -102,6 +106,7 @@ class _Reader:
         self._strings_left = _MAX_STRINGS
         self._loaded_left = _MAX_LOADED
         self.array_lengths: dict[str, int] = {}
+        self.by_layer: dict[str, tuple[Any, ...]] = {}
 
     def metadata(self, count: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -141,11 +146,15 @@ class _Reader:
             problem = "a nested array" if kind == _ARRAY else f"an array of the unknown value type {kind}"
             raise damaged(f"{key!r} is {problem}")
         size = count * struct.calcsize("<" + code)
-        if not self._loads(count):
+        loads, short = self._loads(count), count <= _MAX_LAYERS and len(self.by_layer) < _MAX_LAYER_KEYS
+        if not loads and not short:
             self._cursor.skip(size, f"the array {key!r}")
             return None
         raw = self._cursor.take(size, f"the array {key!r}")
-        return list(struct.unpack(f"<{count}{code}", raw))
+        values = struct.unpack(f"<{count}{code}", raw)
+        if short:
+            self.by_layer[key] = values
+        return list(values) if loads else None
 
     def _loads(self, count: int) -> bool:
         """Whether an array of `count` elements is turned into values."""
@@ -259,6 +268,7 @@ def _parse(file: BinaryIO, size: int, arrays: bool) -> Header:
         version=version,
         metadata=metadata,
         array_lengths=reader.array_lengths,
+        by_layer=reader.by_layer,
         tensors=tuple(tensors),
         alignment=alignment,
         data_offset=data_offset,

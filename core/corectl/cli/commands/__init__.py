@@ -8,6 +8,7 @@ import click
 
 from corectl.cli.commands.create import create
 from corectl.cli.commands.models import copy, list_models, remove
+from corectl.cli.commands.plan import plan
 from corectl.cli.commands.plugins import plugins
 from corectl.cli.commands.ps import ps, stop
 from corectl.cli.commands.run import run
@@ -23,6 +24,7 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     stop,
     list_models,
     ps,
+    plan,
     copy,
     remove,
     plugins,
