@@ -28,7 +28,7 @@ _REASONS = {
 
 
 class _Slot(msgspec.Struct):
-    """A sequence's place in the key-value pool and its native sampler chain."""
+    """A sequence's place in the key-value pool and its native sampler chain, None for one that is only kept."""
 
     number: int
     chain: Any
@@ -90,14 +90,19 @@ class LlamaEngine:
         self._memory = llama_cpp.llama_get_memory(context)
         self._batch = LlamaBatch(info.num_batch)
         self._slots: dict[int, _Slot] = {}
-        self._free = list(range(info.max_sequences - 1, -1, -1))
+        self._free = list(range(info.max_sequences + info.idle_sequences - 1, -1, -1))
+        self._window = llama_cpp.llama_model_n_swa(model)
+        self._recurrent = llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model)
         self.info = info
         self.vision = vision
         self.tokenizer = LlamaTokenizer(llama_cpp.llama_model_get_vocab(model))
 
     def add(self, sequence: SequenceSpec) -> None:
+        most = self.info.max_sequences
         if not self._free:
-            raise EngineError(f"more than {self.info.max_sequences} sequences")
+            raise EngineError(f"more than {most + self.info.idle_sequences} sequences")
+        if sum(slot.chain is not None for slot in self._slots.values()) >= most:
+            raise EngineError(f"more than {most} sequences that are not only kept")
         chain = build_chain(
             sequence.sampling,
             n_vocab=self.tokenizer.size,
@@ -159,8 +164,50 @@ class LlamaEngine:
     def remove(self, id: int) -> None:
         self.clear(id)
         slot = self._slots.pop(id)
-        llama_cpp.llama_sampler_free(slot.chain)
+        if slot.chain is not None:
+            llama_cpp.llama_sampler_free(slot.chain)
         self._free.append(slot.number)
+
+    @property
+    def can_cut(self) -> bool:
+        # Cells that two sequences hold are never used again by a window that moves on, and so they might run out.
+        return not (self._window or self._recurrent)
+
+    def keep(self, id: int) -> None:
+        slot = self._slots[id]
+        llama_cpp.llama_sampler_free(slot.chain)
+        slot.chain = None
+
+    def copy(self, source: int, target: int, tokens: int) -> bool:
+        origin, place = self._slots[source].number, self._slots[target].number
+        first = llama_cpp.llama_memory_seq_pos_min(self._memory, origin)
+        end = llama_cpp.llama_memory_seq_pos_max(self._memory, origin) + 1
+        if tokens > end or (self._recurrent and tokens != end):
+            return False
+        # The next token looks back by a window, all of which must be there still.
+        if self._window and first > max(tokens - self._window, 0):
+            return False
+        llama_cpp.llama_memory_seq_cp(self._memory, origin, place, 0, tokens)
+        return True
+
+    def save(self, id: int, limit: int) -> bytearray | None:
+        slot = self._slots[id].number
+        size = llama_cpp.llama_state_seq_get_size(self._context, slot)
+        if not 0 < size <= limit:
+            return None
+        state = bytearray(size)
+        native = (ctypes.c_uint8 * size).from_buffer(state)
+        if llama_cpp.llama_state_seq_get_data(self._context, native, size, slot) != size:
+            return None
+        return state
+
+    def restore(self, id: int, state: bytearray) -> bool:
+        native = (ctypes.c_uint8 * len(state)).from_buffer(state)
+        slot = self._slots[id].number
+        if llama_cpp.llama_state_seq_set_data(self._context, native, len(state), slot):
+            return True
+        self.clear(id)
+        return False
 
     def embed(self, inputs: Sequence[Passage]) -> npt.NDArray[np.float32]:
         self._fill(inputs)
@@ -194,6 +241,9 @@ class LlamaEngine:
                 raise EngineError("the model gave no pooled vector")
             found[slot] = np.ctypeslib.as_array(pointer, shape=(size,))
         return found
+
+    def set_threads(self, count: int) -> None:
+        llama_cpp.llama_set_n_threads(self._context, count, count)
 
     def close(self) -> None:
         for id in list(self._slots):

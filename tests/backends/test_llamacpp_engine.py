@@ -103,7 +103,7 @@ def test_slots_are_used_again(engine: LlamaEngine) -> None:
 def test_too_many_sequences(engine: LlamaEngine) -> None:
     prompt = engine.tokenizer.encode(PROMPTS[0])
     drivers = [Driver(engine, id, prompt) for id in range(engine.info.max_sequences)]
-    with pytest.raises(EngineError, match="more than 4 sequences"):
+    with pytest.raises(EngineError, match="more than 4 sequences that are not only kept"):
         engine.add(SequenceSpec(id=50, prompt=tuple(prompt), sampling=GREEDY))
     for driver in drivers:
         driver.end()

@@ -17,14 +17,14 @@ from PIL import Image
 from corectl.errors import BadRequest, LoadFailed, NotSupported
 from corectl.messages import SamplingOptions
 from corectl.runner.engine import ModelSpec, Sampled
-from corectl.runner.loop import BatchLoop, Ended, Job
+from corectl.runner.job import Ended, Job
 from corectl.runner.vision import IMAGE, ImageSpan, Picture
 from corectl_llamacpp import vision
 from corectl_llamacpp.backend import LlamaCppBackend
 from corectl_llamacpp.engine import LlamaEngine
 from corectl_llamacpp.vision import LlamaVision
 from tests import tiny_qwen
-from tests.backends.conftest import placement, smollm2
+from tests.backends.conftest import batch_loop, placement, smollm2
 from tests.projector import Projector, QwenVision, Siglip, picture, write_projector
 from tests.tiny_qwen import write_tiny_qwen
 
@@ -109,7 +109,7 @@ def job(seer: Seer, id: int, *parts: str | Image.Image, **options: Any) -> Job:
 
 def run(engine: LlamaEngine, *jobs: Job) -> dict[int, list[Sampled]]:
     """What each of several sequences that run together gives."""
-    loop = BatchLoop(engine)
+    loop = batch_loop(engine)
     for one in jobs:
         loop.add(one)
     drawn: dict[int, list[Sampled]] = {one.id: [] for one in jobs}
@@ -303,7 +303,7 @@ def test_a_sequence_that_gave_up_its_cells_is_computed_again(seer: Seer) -> None
 def test_cancelling_in_the_middle(seer: Seer) -> None:
     image = picture(300, 200, seed=6)
     prompt = job(seer, 1, "Look: ", image, " and ", picture(300, 200, seed=8), " What?")
-    loop = BatchLoop(seer.engine)
+    loop = batch_loop(seer.engine)
     loop.add(prompt)
     computed = 0
     while computed < prompt.spans[0].start + prompt.spans[0].cells:
@@ -315,7 +315,7 @@ def test_cancelling_in_the_middle(seer: Seer) -> None:
 
 
 def test_an_image_that_cannot_be_encoded_fails_alone(seer: Seer, monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = BatchLoop(seer.engine)
+    loop = batch_loop(seer.engine)
     loop.add(job(seer, 1, "Only text."))
     loop.add(job(seer, 2, "Look: ", picture(300, 200, seed=9), " What?"))
     monkeypatch.setattr(mtmd, "mtmd_encode_chunk", lambda *args: 1)

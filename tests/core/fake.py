@@ -5,6 +5,7 @@ The weights of a fake model are a JSON file that says how it behaves; see `Behav
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corectl import hookimpl
-from corectl.errors import EngineError, LoadFailed
+from corectl.errors import EngineError, LoadFailed, OutOfMemory
 from corectl.hardware.device import Device, HardwareProbe
 from corectl.runner.engine import (
     Availability,
@@ -136,8 +137,7 @@ class FakeEngine:
         tokens = sum(len(item.tokens) for item in work)
         texts = tokens - sum(len(item.tokens) for item in images)
         self._require(texts <= self.info.num_batch, f"a step of {texts} tokens")
-        used = sum(map(len, self.caches.values()))
-        self._require(used + tokens <= self.info.cells, f"{used} + {tokens} cells")
+        self._require(self.used + tokens <= self.info.cells, f"{self.used} + {tokens} cells")
         sampled = []
         self.steps.append(list(work))
         for item in work:
@@ -154,6 +154,11 @@ class FakeEngine:
                 token = self.draw(cache)
                 sampled.append(Sampled(item.id, token, Candidate(token, -0.5), (Candidate(token, -0.5),)))
         return sampled
+
+    @property
+    def used(self) -> int:
+        """Cells that hold tokens."""
+        return sum(map(len, self.caches.values()))
 
     def _position(self, cache: Sequence[int]) -> int:
         """Of the next token: an image, whose handle is a negative number, takes one position."""
@@ -188,6 +193,97 @@ class FakeEngine:
 
     def close(self) -> None:
         self.closed = True
+
+
+class SharingEngine(FakeEngine):
+    """One whose sequences share cells: each has a number, and counts once however many sequences hold it.
+
+    With a `window`, or if it is `recurrent`, its memory cannot be cut anywhere, nor shared while two run.
+    """
+
+    def __init__(self, info: EngineInfo, *, window: int = 0, recurrent: bool = False, **how: Any) -> None:
+        super().__init__(info, **how)
+        self.window, self.recurrent = window, recurrent
+        self.cells: dict[int, list[int]] = {}
+        self.kept: set[int] = set()
+        self.copied: list[tuple[int, int, int]] = []
+        self._numbers = itertools.count()
+
+    @property
+    def can_cut(self) -> bool:
+        return not (self.window or self.recurrent)
+
+    @property
+    def running(self) -> set[int]:
+        return self.caches.keys() - self.kept
+
+    @property
+    def used(self) -> int:
+        return len({cell for cells in self.cells.values() for cell in cells})
+
+    def add(self, sequence: SequenceSpec) -> None:
+        self._require(sequence.id not in self.caches, f"{sequence.id} is there already")
+        places = self.info.max_sequences + self.info.idle_sequences
+        self._require(len(self.caches) < places, "too many sequences")
+        self._require(len(self.running) < self.info.max_sequences, "too many sequences that run")
+        self.caches[sequence.id] = []
+        self.cells[sequence.id] = []
+
+    def step(self, work: Sequence[Work]) -> list[Sampled]:
+        self._require(not any(item.id in self.kept for item in work), "a step for one that is only kept")
+        if not self.can_cut:
+            cells = [cell for cells in self.cells.values() for cell in cells]
+            self._require(len(cells) == len(set(cells)), "cells that nobody can use again are shared")
+        sampled = super().step(work)
+        for item in work:
+            self.cells[item.id] += itertools.islice(self._numbers, len(item.tokens))
+        return sampled
+
+    def keep(self, id: int) -> None:
+        self._require(id in self.running, f"{id} does not run")
+        self.kept.add(id)
+
+    def copy(self, source: int, target: int, tokens: int) -> bool:
+        held = len(self.caches[source])
+        self._require(target in self.running and not self.caches[target], "a copy over something")
+        self._require(0 < tokens <= held, f"a copy of {tokens} of {held}")
+        self._require(min(self.caches[source][:tokens]) >= 0, "a copy of images")
+        if (self.recurrent and tokens < held) or (self.window and tokens < held - self.window):
+            return False
+        self.caches[target] += self.caches[source][:tokens]
+        self.cells[target] += self.cells[source][:tokens]
+        self.copied.append((source, target, tokens))
+        return True
+
+    def save(self, id: int, limit: int) -> bytearray | None:
+        self._require(min(self.caches[id]) >= 0, "a state with images")
+        state = msgspec.msgpack.encode(self.caches[id])
+        return bytearray(state) if len(state) <= limit else None
+
+    def restore(self, id: int, state: bytearray) -> bool:
+        self._require(id in self.running and not self.caches[id], "a state over something")
+        tokens = msgspec.msgpack.decode(state, type=list[int])
+        if self.used + len(tokens) > self.info.cells:
+            return False
+        self.caches[id] += tokens
+        self.cells[id] += itertools.islice(self._numbers, len(tokens))
+        return True
+
+    def shift(self, id: int, keep: int, discard: int) -> None:
+        moved = set(self.cells[id][keep:])
+        others = {cell for other, cells in self.cells.items() if other != id for cell in cells}
+        self._require(not moved & others, "a shift that moves the cells of others")
+        super().shift(id, keep, discard)
+        del self.cells[id][keep : keep + discard]
+
+    def clear(self, id: int) -> None:
+        super().clear(id)
+        self.cells[id].clear()
+
+    def remove(self, id: int) -> None:
+        super().remove(id)
+        del self.cells[id]
+        self.kept.discard(id)
 
 
 def engine_info(**changes: Any) -> EngineInfo:
@@ -262,6 +358,8 @@ class FakeBackend:
 
     def load(self, model: ModelSpec, placement: Placement, progress: Callable[[float], None]) -> Engine:
         behaviour = msgspec.json.decode(model.weights.read_bytes(), type=Behaviour)
+        if behaviour.load == "large" and placement.cells > placement.num_ctx:
+            raise OutOfMemory("no memory for more than one context")
         if behaviour.load == "slowly":
             for tenth in range(1, 11):
                 time.sleep(0.15)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from corectl.errors import BadRequest, EngineError
 from corectl.messages import SamplingOptions
 from corectl.runner.engine import Sampled, SequenceSpec, Work
-from corectl.runner.loop import BatchLoop, Ended, Job, StepOutput
+from corectl.runner.job import Ended, Job, StepOutput
+from corectl.runner.loop import BatchLoop
 from tests.core.fake import EOS, FakeEngine, engine_info, letters
 
 PATIENCE = 20_000

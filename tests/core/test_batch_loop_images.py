@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from corectl.errors import EngineError
 from corectl.messages import SamplingOptions
 from corectl.runner.engine import SequenceSpec
-from corectl.runner.loop import BatchLoop, Job
+from corectl.runner.job import Job
+from corectl.runner.loop import BatchLoop
 from corectl.runner.vision import IMAGE, ImageSpan
 from tests.core.fake import FakeEngine, FakeVision, engine_info
 from tests.core.test_batch_loop import Outcome, alone, run

@@ -12,6 +12,15 @@ from typing import Protocol, runtime_checkable
 class SequenceMemory(Protocol):
     """An engine whose sequences can share what was computed, and can be put aside."""
 
+    @property
+    def can_cut(self) -> bool:
+        """Whether a copy can end anywhere, and its cells be shared.
+
+        Where it is false (recurrent layers, sliding windows), a copy may be refused, and its source must be removed
+        before the next step.
+        """
+        ...
+
     def keep(self, id: int) -> None:
         """Ends a sequence but not its tokens: its sampler goes, and it takes part in no step any more.
 
@@ -27,11 +36,14 @@ class SequenceMemory(Protocol):
         """
         ...
 
-    def save(self, id: int) -> bytes:
-        """The state of a sequence, to be restored into a sequence of this engine. Copies all of its cells."""
+    def save(self, id: int, limit: int) -> bytearray | None:
+        """The state of a sequence, to be restored into a sequence of this engine; None if it has over `limit` bytes.
+
+        Copies all of its cells. A sequence with images cannot be saved.
+        """
         ...
 
-    def restore(self, id: int, state: bytes) -> bool:
+    def restore(self, id: int, state: bytearray) -> bool:
         """Gives an empty sequence a saved state, in cells of its own. False, and nothing done, if there is no room."""
         ...
 

@@ -16,7 +16,7 @@ from corectl.output.dialect import Part
 from corectl.output.text import TextStream
 from corectl.runner import protocol
 from corectl.runner.engine import Candidate, Sampled, Tokenizer
-from corectl.runner.loop import Ended, StepOutput
+from corectl.runner.job import Ended, StepOutput
 from corectl.runner.prepare import Prepared
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Emitter:
             stream = self._streams.pop(ended.id, None)
             if stream is not None:
                 self._finish(ended, stream, deltas, finished, failed)
-        self._sender.send(protocol.Step(output.sequences, output.tokens, deltas, finished))
+        self._sender.send(protocol.Step(output.sequences, output.tokens, deltas, finished, output.state))
         # After the step, so that no text is lost.
         for failure in failed:
             self._sender.send(failure)

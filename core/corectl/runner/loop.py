@@ -5,20 +5,28 @@ It owns which sequences wait, run and end; the engine only computes. Text is mad
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
 
-import msgspec
-
 from corectl.errors import CorectlError, EngineError
-from corectl.messages import SamplingOptions, Usage
-from corectl.runner.engine import Constraint, Engine, Sampled, SequenceSpec, Work
-from corectl.runner.plan import Progress, plan_step
-from corectl.runner.vision import IMAGE, ImageSpan, vision_of
+from corectl.runner.engine import Engine, Sampled, SequenceSpec, Work
+from corectl.runner.job import Ended, Job, Running, StepOutput
+from corectl.runner.pace import Pace
+from corectl.runner.plan import Plan, plan_step
+from corectl.runner.pool import NO_MATCH, WORTHWHILE, CellPool
+from corectl.runner.prefix import Match, common
+from corectl.runner.state import LoopState
+from corectl.runner.vision import vision_of
+
+log = logging.getLogger(__name__)
 
 PREDICT_FACTOR = 10
 """A generation ends after this many contexts of output, whatever `num_predict` says."""
+
+RECENT = 16
+"""Prompts that are remembered to see where new ones branch off."""
 
 NO_CELLS = "the model's key-value memory is too small for this request"
 
@@ -27,80 +35,54 @@ def _nothing() -> None:
     pass
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A prompt that is ready to be computed. Its length is 1 to the engine's `num_ctx` - 1 tokens.
+class BatchLoop:
+    """Continuous batching over one engine. Not safe for concurrent use: one thread calls all methods.
 
-    `spans` are its images; the last token is none of theirs.
+    `snapshots` is the host memory for states of sequences in bytes; `clock` gives seconds.
     """
 
-    id: int
-    tokens: list[int]
-    spans: tuple[ImageSpan, ...] = ()
-    sampling: SamplingOptions
-    shift: bool = True
-    top_logprobs: int = -1
-    constraint: Constraint | None = None
-
-    @property
-    def text(self) -> list[int]:
-        """The tokens without the cells of images."""
-        return [token for token in self.tokens if token != IMAGE] if self.spans else self.tokens
-
-
-class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """A sequence's last word: `reason` is `stop` or `length`, or `error` says why it failed."""
-
-    id: int
-    reason: str = ""
-    usage: Usage = Usage()
-    shifts: int = 0
-    shifted_tokens: int = 0
-    error: CorectlError | None = None
-
-
-class StepOutput(msgspec.Struct, frozen=True, kw_only=True):
-    """What one step gave. `sampled` holds visible tokens only; a sequence's end follows its last token."""
-
-    sequences: int
-    tokens: int
-    sampled: list[Sampled]
-    ended: list[Ended]
-
-
-class _Running(Progress, kw_only=True):
-    job: Job
-    limit: int
-    generated: int = 0
-    shifts: int = 0
-    shifted_tokens: int = 0
-    started_ns: int = 0
-    first_ns: int = 0
-
-    def ended(self, reason: str, now: int) -> Ended:
-        first = self.first_ns or now
-        usage = Usage(
-            prompt_tokens=len(self.job.tokens),
-            prompt_ns=max(first - self.started_ns, 1),
-            output_tokens=self.generated,
-            output_ns=max(now - first, 1),
-        )
-        return Ended(
-            id=self.id, reason=reason, usage=usage, shifts=self.shifts, shifted_tokens=self.shifted_tokens
-        )
-
-
-class BatchLoop:
-    """Continuous batching over one engine. Not safe for concurrent use: one thread calls all methods."""
-
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self, engine: Engine, *, snapshots: int = 0, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._engine = engine
         self._vision = vision_of(engine)
-        self._waiting: deque[_Running] = deque()
-        self._running: list[_Running] = []
+        self._pool = CellPool(engine, snapshots)
+        self._pace = Pace()
+        self._clock = clock
+        self._waiting: deque[Running] = deque()
+        # In order of arrival.
+        self._running: dict[int, Running] = {}
+        # Nobody can start before some sequence has ended.
+        self._full = False
+        # Salts and prompts.
+        self._recent: deque[tuple[str, list[int]]] = deque(maxlen=RECENT)
+        self._prompt_tokens = self._cached_tokens = 0
+        self._preempted = self._restored = self._shifts = 0
+        self.threads = engine.info.num_thread
+        """How many CPU threads compute. Whoever changes that says so here."""
 
     @property
     def idle(self) -> bool:
         return not self._waiting and not self._running
+
+    @property
+    def state(self) -> LoopState:
+        """How the loop is now."""
+        return LoopState(
+            running=len(self._running),
+            waiting=len(self._waiting),
+            cells=self._engine.info.cells,
+            cells_used=self._pool.used,
+            cells_idle=self._pool.idle,
+            threads=self.threads,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._cached_tokens,
+            preempted=self._preempted,
+            restored=self._restored,
+            evicted_tokens=self._pool.evicted_tokens,
+            shifts=self._shifts,
+            snapshot_bytes=self._pool.snapshot_bytes,
+        )
 
     def add(self, job: Job) -> None:
         """Queues a sequence; it starts when a slot and cells for its prompt are free, in order of arrival."""
@@ -108,32 +90,32 @@ class BatchLoop:
         wanted = job.sampling.num_predict
         limit = wanted if 0 < wanted < most else most
         self._waiting.append(
-            _Running(id=job.id, tokens=list(job.tokens), spans=job.spans, job=job, limit=limit)
+            Running(id=job.id, tokens=list(job.tokens), spans=job.spans, job=job, limit=limit)
         )
 
     def cancel(self, id: int) -> None:
         """Drops a sequence, wherever it is. An id that is not known any more is none of our business."""
-        self._waiting = deque(seq for seq in self._waiting if not self._drop_if(seq, id))
-        self._running = [seq for seq in self._running if not self._drop_if(seq, id)]
+        self._drop(id)
 
     def stop(self, id: int) -> Ended | None:
         """Ends a running sequence whose text has reached a stop string; None if it has ended by itself."""
-        for seq in [*self._running, *self._waiting]:
-            if seq.id == id:
-                self.cancel(id)
-                return seq.ended("stop", time.monotonic_ns())
-        return None
+        seq = self._drop(id)
+        return seq.ended("stop", time.monotonic_ns()) if seq is not None else None
 
-    def _drop_if(self, seq: _Running, id: int) -> bool:
-        if seq.id != id:
-            return False
-        if seq.started_ns:
-            self._engine.remove(seq.id)
-        return True
-
-    @property
-    def _free_cells(self) -> int:
-        return self._engine.info.cells - sum(seq.computed for seq in self._running)
+    def _drop(self, id: int) -> Running | None:
+        seq = self._running.get(id)
+        if seq is not None:
+            self._finish(seq)
+            return seq
+        seq = next((seq for seq in self._waiting if seq.id == id), None)
+        if seq is not None:
+            self._waiting.remove(seq)
+            self._full = False
+            if seq.started_ns:
+                self._pool.remove(seq.id)
+            if seq.state is not None:
+                self._pool.take_back(seq.state)
+        return seq
 
     def step(self, before_compute: Callable[[], None] = _nothing) -> StepOutput:
         """Computes one step for all running sequences. Call it while not `idle`.
@@ -142,30 +124,50 @@ class BatchLoop:
         is nothing to compute).
         """
         refused = self._admit()
-        while True:
-            info = self._engine.info
-            plan = plan_step(self._running, free_cells=self._free_cells, num_batch=info.num_batch)
-            if plan.preempt is None:
-                break
-            self._preempt(plan.preempt)
+        plan = self._plan()
         if refused or not plan.work:
             # What cannot be computed now never can: nothing else holds cells that could become free.
-            stuck = [] if plan.work else [self._fail(seq, EngineError(NO_CELLS)) for seq in self._running]
-            if stuck:
-                self._running = []
-            return StepOutput(sequences=0, tokens=0, sampled=[], ended=refused + stuck)
+            stuck = [] if plan.work else [self._fail(seq, EngineError(NO_CELLS)) for seq in self._all()]
+            return self._output([], ended=refused + stuck)
         before_compute()
         blind = self._encode_images(plan.work)
         if blind is not None:
-            return StepOutput(sequences=0, tokens=0, sampled=[], ended=[blind])
+            return self._output([], ended=[blind])
+        self._pool.make_room(sum(len(item.tokens) for item in plan.work))
+        started = self._clock()
         try:
             sampled = self._engine.step(plan.work)
         except Exception as exc:
-            return self._fail_all(_as_error(exc))
-        by_id = {seq.id: seq for seq in self._running}
-        for work in plan.work:
-            by_id[work.id].computed += len(work.tokens)
-        return self._finish_step(plan.work, sampled, by_id)
+            # The running sequences are lost; those that wait get their chance.
+            ended = [self._fail(seq, _as_error(exc)) for seq in self._all()]
+            self._pool.forget_kept()
+            return self._output([], ended=ended)
+        self._note(plan.work, self._clock() - started)
+        return self._take_all(plan.work, sampled)
+
+    def _all(self) -> list[Running]:
+        return list(self._running.values())
+
+    def _plan(self) -> Plan:
+        num_batch = self._engine.info.num_batch
+        while True:
+            plan = plan_step(
+                self._all(), free_cells=self._pool.free, num_batch=num_batch, chunk=self._pace.prompt_tokens
+            )
+            if plan.preempt is None:
+                return plan
+            self._preempt(self._running[plan.preempt])
+
+    def _output(
+        self, work: tuple[Work, ...] | list[Work], *, ended: list[Ended], sampled: list[Sampled] | None = None
+    ) -> StepOutput:
+        return StepOutput(
+            sequences=len(work),
+            tokens=sum(len(item.tokens) for item in work),
+            sampled=sampled or [],
+            ended=ended,
+            state=self.state,
+        )
 
     def _encode_images(self, work: tuple[Work, ...]) -> Ended | None:
         """Readies the step's image; the end of its sequence, if that fails. The others are not to suffer from it."""
@@ -177,33 +179,44 @@ class BatchLoop:
             try:
                 self._vision.encode(item.image)
             except Exception as exc:
-                seq = next(seq for seq in self._running if seq.id == item.id)
-                self._running.remove(seq)
-                return self._fail(seq, _as_error(exc))
+                return self._fail(self._running[item.id], _as_error(exc))
         return None
 
-    def _finish_step(
-        self, work: tuple[Work, ...], sampled: list[Sampled], by_id: dict[int, _Running]
-    ) -> StepOutput:
+    def _note(self, work: tuple[Work, ...], seconds: float) -> None:
+        """Takes note of what a step has computed, and of how long it took."""
+        prompt_tokens, images = 0, False
+        for item in work:
+            seq = self._running[item.id]
+            count = len(item.tokens)
+            seq.computed += count
+            self._pool.extend(item.id, item.tokens)
+            prompt_tokens += count if count > 1 else 0
+            images = images or item.image is not None
+            if seq.pauses and seq.computed in seq.pauses:
+                self._pool.snapshot(seq.id, seq.salt, seq.tokens[: seq.computed])
+        if not images:
+            generating = sum(1 for item in work if len(item.tokens) == 1)
+            self._pace.took(seconds, generating=generating, prompt_tokens=prompt_tokens)
+
+    def _take_all(self, work: tuple[Work, ...], sampled: list[Sampled]) -> StepOutput:
         now = time.monotonic_ns()
         visible: list[Sampled] = []
         ended: list[Ended] = []
         for token in sampled:
-            seq = by_id[token.id]
+            seq = self._running[token.id]
             try:
                 reason = self._take(seq, token, now)
             except Exception as exc:
-                self._running.remove(seq)
                 ended.append(self._fail(seq, _as_error(exc)))
                 continue
             if reason != "stop":
                 visible.append(token)
             if reason:
-                ended.append(self._end(seq, reason, now))
-        tokens = sum(len(item.tokens) for item in work)
-        return StepOutput(sequences=len(work), tokens=tokens, sampled=visible, ended=ended)
+                self._finish(seq)
+                ended.append(seq.ended(reason, now))
+        return self._output(work, ended=ended, sampled=visible)
 
-    def _take(self, seq: _Running, token: Sampled, now: int) -> str:
+    def _take(self, seq: Running, token: Sampled, now: int) -> str:
         """Adds a drawn token to its sequence; the reason to end, if there is one."""
         seq.first_ns = seq.first_ns or now
         seq.generated += 1
@@ -218,7 +231,7 @@ class BatchLoop:
             return "length"
         return ""
 
-    def _shift(self, seq: _Running) -> bool:
+    def _shift(self, seq: Running) -> bool:
         """Makes room in a full context by forgetting the older half after the kept tokens, if that is allowed.
 
         A sequence with images is never shifted: the images would be what is forgotten.
@@ -232,72 +245,151 @@ class BatchLoop:
         discard = (seq.computed - keep) // 2
         if discard < 1:
             return False
-        self._engine.shift(seq.id, keep, discard)
+        computed = seq.tokens[: seq.computed]
+        moved = self._pool.shift(seq.id, seq.salt, computed, keep, discard, shifted=seq.shifted)
+        seq.shifted = moved
         del seq.tokens[keep : keep + discard]
         seq.computed -= discard
         seq.shifts += 1
         seq.shifted_tokens += discard
+        self._shifts += 1
+        if not moved:
+            self._requeue(seq)
         return True
 
-    def _end(self, seq: _Running, reason: str, now: int) -> Ended:
-        self._running.remove(seq)
-        self._engine.remove(seq.id)
-        return seq.ended(reason, now)
+    def _preempt(self, seq: Running) -> None:
+        """Takes a sequence's cells away; it goes to the head of the queue."""
+        self._preempted += 1
+        seq.state = self._pool.put_aside(seq.id, seq.computed, savable=not seq.spans)
+        self._requeue(seq)
+
+    def _requeue(self, seq: Running) -> None:
+        del self._running[seq.id]
+        self._waiting.appendleft(seq)
+        self._full = False
+
+    def _finish(self, seq: Running) -> None:
+        """Ends a running sequence; what it has computed is kept for others."""
+        del self._running[seq.id]
+        self._full = False
+        if seq.shifted:
+            self._pool.remove(seq.id)
+        else:
+            self._pool.finish(seq.id, seq.salt, seq.tokens[: seq.computed])
+
+    def _fail(self, seq: Running, error: CorectlError) -> Ended:
+        del self._running[seq.id]
+        self._full = False
+        self._pool.remove(seq.id)
+        return Ended(id=seq.id, error=error)
 
     def _admit(self) -> list[Ended]:
         """Starts waiting sequences, in order, as long as slots and cells for their whole prompts are free.
 
         Returns those that the engine refused.
         """
-        info = self._engine.info
         refused: list[Ended] = []
-        free = self._free_cells - sum(seq.pending for seq in self._running)
-        while self._waiting and len(self._running) < info.max_sequences:
-            seq = self._waiting[0]
-            # One cell more, so that its first token has room as well. The only sequence always fits.
-            if self._running and len(seq.tokens) + 1 > free:
+        most = self._engine.info.max_sequences
+        if self._full or not self._waiting or len(self._running) >= most:
+            return refused
+        free = self._pool.free - sum(seq.pending for seq in self._running.values())
+        followers = 0
+        for seq in list(self._waiting):
+            if len(self._running) + followers >= most:
                 break
-            self._waiting.popleft()
+            # One cell more, so that its first token has room as well. The only sequence always fits.
+            cells = len(seq.tokens) + 1
+            if self._follows(seq):
+                followers += 1
+                free -= cells
+                continue
+            match = NO_MATCH if seq.state else self._pool.match(seq.salt, seq.tokens, seq.shareable)
+            cells -= match.running
+            if cells > free and (self._running or followers):
+                self._full = not followers
+                break
+            self._waiting.remove(seq)
             try:
-                if not seq.started_ns:
-                    self._start(seq)
+                self._start(seq, match)
             except Exception as exc:
+                if seq.started_ns:
+                    self._pool.remove(seq.id)
                 refused.append(Ended(id=seq.id, error=_as_error(exc)))
                 continue
-            self._running.append(seq)
-            free -= len(seq.tokens) + 1
+            self._running[seq.id] = seq
+            free -= cells
         return refused
 
-    def _start(self, seq: _Running) -> None:
-        seq.started_ns = time.monotonic_ns()
+    def _follows(self, seq: Running) -> bool:
+        """Whether a sequence had better wait, since another one is about to compute what both begin with."""
+        if seq.leader is not None:
+            leader, length = seq.leader
+            runs = self._running.get(leader.id) is leader and not leader.shifted
+            if runs and leader.computed < length:
+                return True
+            seq.leader = None
+        if seq.started_ns or not (self._pool.shares or self._pool.saves):
+            return False
+        best: tuple[Running | None, int] = (None, 0)
+        for other in self._running.values():
+            if other.salt == seq.salt and other.pending > 1:
+                length = common(other.tokens, seq.tokens, 0, seq.shareable)
+                if length > max(other.computed, best[1]):
+                    best = (other, length)
+        leader_found, length = best
+        if leader_found is None or length < WORTHWHILE:
+            return False
+        if length - self._pool.known(seq.salt, seq.tokens, seq.shareable) < WORTHWHILE:
+            return False
+        if self._pool.saves:
+            leader_found.pauses = tuple(sorted({*leader_found.pauses, length}))
+        seq.leader = (leader_found, length)
+        return True
+
+    def _start(self, seq: Running, match: Match) -> None:
+        first = not seq.started_ns
+        if first:
+            self._add(seq, match)
+        state, seq.state = seq.state, None
+        if state is not None:
+            self._pool.take_back(state)
+            if self._pool.restore(seq.id, seq.salt, seq.tokens[: seq.computed], state, shifted=seq.shifted):
+                self._restored += 1
+                return
+        seq.shifted = False
+        seq.computed = self._pool.begin(seq.id, seq.salt, seq.tokens, seq.shareable, match)
+        if first:
+            self._count(seq)
+
+    def _add(self, seq: Running, match: Match) -> None:
         job = seq.job
-        self._engine.add(
-            SequenceSpec(
-                id=seq.id,
-                prompt=tuple(job.text),
-                sampling=job.sampling,
-                top_logprobs=job.top_logprobs,
-                constraint=job.constraint,
-            )
+        spec = SequenceSpec(
+            id=seq.id,
+            prompt=tuple(job.text),
+            sampling=job.sampling,
+            top_logprobs=job.top_logprobs,
+            constraint=job.constraint,
         )
+        self._pool.add(spec, match)
+        seq.started_ns = time.monotonic_ns()
 
-    def _preempt(self, id: int) -> None:
-        """Takes a sequence's cells away; it goes to the head of the queue and is computed again."""
-        seq = next(seq for seq in self._running if seq.id == id)
-        self._running.remove(seq)
-        self._engine.clear(id)
-        seq.computed = 0
-        self._waiting.appendleft(seq)
-
-    def _fail_all(self, error: CorectlError) -> StepOutput:
-        """An engine that failed a step has lost all running sequences; waiting ones get their chance."""
-        ended = [self._fail(seq, error) for seq in self._running]
-        self._running = []
-        return StepOutput(sequences=0, tokens=0, sampled=[], ended=ended)
-
-    def _fail(self, seq: _Running, error: CorectlError) -> Ended:
-        self._engine.remove(seq.id)
-        return Ended(id=seq.id, error=error)
+    def _count(self, seq: Running) -> None:
+        """Takes note of what a new sequence did not have to compute, and of where its state is worth saving."""
+        seq.cached = seq.computed
+        self._prompt_tokens += len(seq.tokens)
+        self._cached_tokens += seq.cached
+        if log.isEnabledFor(logging.DEBUG):
+            why = self._pool.why_missed(seq.salt, seq.tokens, seq.shareable, seq.cached)
+            log.debug("prompt %d: %d of %d tokens cached: %s", seq.id, seq.cached, len(seq.tokens), why)
+        if self._pool.saves:
+            branches = (
+                common(tokens, seq.tokens, 0, seq.shareable)
+                for salt, tokens in self._recent
+                if salt == seq.salt
+            )
+            places = {max(branches, default=0), seq.shareable}
+            seq.pauses = tuple(sorted(place for place in places if place - seq.computed >= WORTHWHILE))
+            self._recent.append((seq.salt, seq.job.tokens))
 
 
 def _as_error(exc: Exception) -> CorectlError:

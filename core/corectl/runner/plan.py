@@ -7,15 +7,12 @@ whatever its size, and a step has one at most.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from corectl.runner.engine import Work
 from corectl.runner.vision import ImageSpan
-
-SHARED_CHUNK = 64
-"""Prompt tokens of one step while others generate: the step is their time to the next token."""
 
 PROMPTS_CHUNK = 128
 """Prompt tokens of one step while several prompts are read: the step is a newcomer's time to be heard."""
@@ -24,13 +21,14 @@ PROMPTS_CHUNK = 128
 class Progress(msgspec.Struct):
     """How far a sequence is. `tokens` are prompt and output so far, of which the first `computed` are in the cache.
 
-    `spans` are the images among them, in order.
+    `spans` are the images among them, `pauses` places at which a chunk is to end; both in order.
     """
 
     id: int
     tokens: list[int]
     computed: int = 0
     spans: tuple[ImageSpan, ...] = ()
+    pauses: tuple[int, ...] = ()
 
     @property
     def pending(self) -> int:
@@ -50,9 +48,13 @@ class Progress(msgspec.Struct):
 
     @property
     def text(self) -> int:
-        """How many tokens are pending before the next image."""
-        ends = (span.start for span in self.spans if span.start >= self.computed)
-        return next(ends, len(self.tokens)) - self.computed
+        """How many tokens are pending before the next image or pause."""
+        end = len(self.tokens)
+        if self.spans:
+            end = next((span.start for span in self.spans if span.start >= self.computed), end)
+        if self.pauses:
+            end = min(next((place for place in self.pauses if place > self.computed), end), end)
+        return end - self.computed
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -62,8 +64,12 @@ class Plan(msgspec.Struct, frozen=True):
     preempt: int | None = None
 
 
-def plan_step(running: Sequence[Progress], *, free_cells: int, num_batch: int) -> Plan:
+def plan_step(
+    running: Sequence[Progress], *, free_cells: int, num_batch: int, chunk: Callable[[int], int]
+) -> Plan:
     """Decides the next step. `running` is in order of arrival; each has at least one pending token.
+
+    `chunk` says how many prompt tokens the step may have besides so many sequences that generate; at 0 prompts wait.
 
     When the free cells do not do for every sequence's next token, the youngest gives up its cells and is computed
     again later; the oldest never does, so that something always moves on. Without work and without one to preempt, the
@@ -73,10 +79,16 @@ def plan_step(running: Sequence[Progress], *, free_cells: int, num_batch: int) -
     if len(generating) > free_cells and len(running) > 1:
         return Plan(work=(), preempt=running[-1].id)
     work = [_work(seq, 1) for seq in generating[: min(num_batch, free_cells)]]
+    if len(work) == len(running):
+        return Plan(work=tuple(work))
     prompts = [seq for seq in running if seq.pending > 1]
     budget = min(num_batch - len(work), free_cells - len(work))
-    if len(running) > 1:
-        budget = min(budget, SHARED_CHUNK if work else PROMPTS_CHUNK)
+    if work:
+        budget = min(budget, chunk(len(work)))
+    elif len(running) > 1:
+        budget = min(budget, PROMPTS_CHUNK)
+    if work and not budget:
+        return Plan(work=tuple(work))
     images = _image(prompts, free_cells - len(work))
     budget = min(budget, free_cells - len(work) - sum(len(item.tokens) for item in images))
     work += images + _share([seq for seq in prompts if seq.text], budget)

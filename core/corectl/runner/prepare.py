@@ -16,7 +16,7 @@ from corectl.prompt.fit import Fitted, fit
 from corectl.prompt.images import PlacedImages
 from corectl.prompt.render import render
 from corectl.runner.engine import EngineInfo, Tokenizer
-from corectl.runner.loop import Job
+from corectl.runner.job import Job
 from corectl.runner.sequence import SequenceBuilder
 from corectl.runner.vision import Vision
 
@@ -76,6 +76,7 @@ def prepare_completion(
         spans=builder.spans(fitted.text, fitted.tokens),
         sampling=request.sampling,
         shift=request.shift,
+        cache_salt=request.cache_salt,
         top_logprobs=request.top_logprobs if request.logprobs else -1,
         constraint=build_constraint(
             shape,
