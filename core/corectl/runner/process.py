@@ -12,6 +12,7 @@ import queue
 import signal
 import socket
 import sys
+import time
 
 import msgspec
 
@@ -25,9 +26,11 @@ from corectl.runner.emitter import Emitter, OutputStream, Sender
 from corectl.runner.encoding import EncodeJob, EncodeQueue
 from corectl.runner.engine import Engine
 from corectl.runner.intake import Deliver, Intake
-from corectl.runner.loop import BatchLoop, Job, StepOutput
+from corectl.runner.job import Ended, Job, StepOutput
+from corectl.runner.loop import BatchLoop
 from corectl.runner.prepare import prepare_completion, render_prompt
 from corectl.runner.ranking import prepare_rerank
+from corectl.runner.threads import ThreadFollower
 from corectl.runner.vision import vision_of
 
 log = logging.getLogger("corectl.runner")
@@ -52,7 +55,7 @@ class _Shutdown(msgspec.Struct, frozen=True):
     pass
 
 
-_Item = Job | EncodeJob | _Cancel | _Stop | _Shutdown
+_Item = Job | EncodeJob | _Cancel | _Stop | _Shutdown | protocol.Share
 
 
 class RunnerProcess:
@@ -62,16 +65,20 @@ class RunnerProcess:
         self._sender = Sender(connection)
         self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._engine = self._load(load)
-        self._loop = BatchLoop(self._engine)
+        self._loop = BatchLoop(self._engine, snapshots=load.placement.snapshots)
         self._intake = Intake(
             connection,
             self._sender,
             prepare=self._prepare,
             cancel=lambda id: self._inbox.put(_Cancel(id)),
+            share=self._inbox.put,
+            step_seconds=self._step_seconds,
             shutdown=lambda: self._inbox.put(_Shutdown()),
         )
         self._encoding = EncodeQueue(self._engine)
+        self._threads = ThreadFollower(self._engine, load.placement)
         self._output: StepOutput | None = None
+        self._step_began: float | None = None
         self._emitter = Emitter(self._engine.tokenizer, self._sender, lambda id: self._inbox.put(_Stop(id)))
 
     def _load(self, load: protocol.Load) -> Engine:
@@ -96,14 +103,24 @@ class RunnerProcess:
         self._intake.start()
         self._sender.send(protocol.Ready(self._engine.info))
         while self._take_inbox():
+            self._step_began = time.monotonic()
             if not self._loop.idle:
-                output = self._loop.step(self._flush)
+                with self._threads as self._loop.threads:
+                    output = self._loop.step(self._flush)
                 self._flush()
                 self._output = output
             if not self._encoding.idle:
-                for reply in self._encoding.step():
+                with self._threads:
+                    replies = self._encoding.step()
+                for reply in replies:
                     self._sender.send(reply)
+            self._step_began = None
         self._engine.close()
+
+    def _step_seconds(self) -> float:
+        """For any thread: how long the current step has been going on, 0.0 if there is none."""
+        began = self._step_began
+        return 0.0 if began is None else time.monotonic() - began
 
     def _flush(self) -> None:
         """Hands the last step's output to the emitter.
@@ -135,13 +152,20 @@ class RunnerProcess:
                     self._loop.cancel(id)
                     self._encoding.cancel(id)
                     self._emitter.drop(id)
+                    self._emitter.put(self._told([]))
                 case _Stop(id=id):
                     self._flush()
                     ended = self._loop.stop(id)
                     if ended is not None:
-                        self._emitter.put(StepOutput(sequences=0, tokens=0, sampled=[], ended=[ended]))
+                        self._emitter.put(self._told([ended]))
+                case protocol.Share(cores=cores):
+                    self._threads.share(cores)
                 case _Shutdown():
                     return False
+
+    def _told(self, ended: list[Ended]) -> StepOutput:
+        """What the server is to know although no step was computed."""
+        return StepOutput(sequences=0, tokens=0, sampled=[], ended=ended, state=self._loop.state)
 
     def _prepare(self, item: protocol.Complete | protocol.Ask) -> Deliver:
         """On the preparing thread; what it returns hands the request on."""
