@@ -111,7 +111,8 @@ def corectl_scheduler_policies() -> list[SchedulerPolicy]:
     """How the scheduler decides: which waiting request is next, which loaded model makes room, and where a model goes.
 
     A `SchedulerPolicy` has `name` and three pure functions, `next_request`, `evict` and `place`, from frozen values to
-    values: no input or output, no clock, no logging. They run in the server's event loop and must return at once.
+    values: no input or output, no clock, no logging. The first two run in the server's event loop and must return at
+    once; `place` runs on a worker thread, for a load once for each size that is tried, for a plan some dozen times.
     The setting `scheduler_policy` names the one in use. One that raises fails the request that was decided on.
     """
     raise NotImplementedError
@@ -137,9 +138,17 @@ def corectl_model_loaded(model: LoadedModel) -> None:
 
 @hookspec
 def corectl_model_unloaded(model: LoadedModel, reason: str) -> None:
-    """A runner has ended. `reason` is `idle`, `stopped`, `evicted`, `reload`, `shutdown`, or what a crash left."""
+    """A runner has ended.
+
+    `reason` is `idle`, `stopped`, `evicted`, `reload`, `device lost`, `shutdown`, or what a crash left.
+    """
 
 
 @hookspec
 def corectl_request_finished(request: RequestSummary) -> None:
-    """A request has been answered, has failed or was cancelled: its model, outcome and durations."""
+    """A request for a model has been answered, has failed or was cancelled, and has given its model back.
+
+    `request` has its id and path, model, outcome, durations in seconds, tokens, and the codes of all that went another
+    way than the client may think; see `corectl.scheduler.state.RequestSummary`. It never has what was asked or
+    answered.
+    """

@@ -119,6 +119,13 @@ class PluginHost:
         """The names of all plugins that provide something through the hook `provider`."""
         return {info.name for (hook, _), info in self._owners.items() if hook == provider}
 
+    def listen(self, listener: object) -> None:
+        """From now on, tells an object of events: its methods are event hooks, marked with `hookimpl`.
+
+        For what belongs to one server, such as a frontend that counts; a plugin's module is there once for all.
+        """
+        self._manager.register(listener)
+
     def emit(self, event: str, **arguments: Any) -> None:
         """Calls one event hook of every plugin. A plugin that raises is logged; the others are still called."""
         for implementation in getattr(self._manager.hook, event).get_hookimpls():

@@ -12,7 +12,7 @@ import pytest
 
 from corectl.runner import protocol
 from corectl.runner.engine import ModelSpec, Placement
-from corectl.scheduler import scheduler
+from corectl.scheduler import loader as loading
 from tests.core.fake import Behaviour, write_distribution
 from tests.core.stories import HandRunner, MakeStage, Stage
 
@@ -31,7 +31,7 @@ def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeStage]:
     """Makes a scheduler whose runners are in the test's hands."""
     HandRunner.started = []
-    monkeypatch.setattr(scheduler, "Runner", HandRunner)
+    monkeypatch.setattr(loading, "Runner", HandRunner)
     yield lambda **settings: Stage(tmp_path, **settings)
 
 

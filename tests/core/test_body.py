@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corectl.errors import BadRequest, Canceled, CorectlError, TooLarge
+from corectl.errors import BadRequest, Canceled, CorectlError, TooLarge, TooSlow
+from corectl.server import body as body_module
 from corectl.server.body import DRAIN_FACTOR, decode, read_body, stream_body
 
 
@@ -68,6 +69,20 @@ def test_a_client_that_leaves() -> None:
         read(Sender([b"half"], leaves=True))
 
 
+def test_a_client_that_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_module, "STALL_SECONDS", 0.01)
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def read() -> None:
+        async for _ in stream_body(receive):
+            pass
+
+    with pytest.raises(TooSlow, match="nothing more of the request body came for"):
+        asyncio.run(read())
+
+
 def test_a_message_without_a_body() -> None:
     async def receive() -> Any:
         return {"type": "http.request"}
@@ -121,6 +136,22 @@ def test_no_body(body: bytes) -> None:
 def test_no_json(body: bytes) -> None:
     with pytest.raises(BadRequest, match="malformed JSON"):
         decode(body, Body)
+
+
+@pytest.mark.parametrize(
+    "item", [b'"k%d":0,', b'"k%d"\t\n: 0,', b'"options":{"k%d":0},'], ids=["plain", "spaced", "nested"]
+)
+def test_a_body_that_would_become_too_many_objects(item: bytes) -> None:
+    body = b"{" + b"".join(item % number for number in range(300_000)) + b'"model":"m"}'
+    with pytest.raises(TooLarge, match="too many members"):
+        decode(body, Body)
+    with pytest.raises(TooLarge, match="too many members"):
+        decode(b'{"format":[' + b"0," * 4_000_001 + b"0]}", Body)
+
+
+def test_a_large_text_is_read() -> None:
+    text = "time: 10:00, level: info\\n" * 50_000
+    assert decode(msgspec.json.encode({"model": text}), Body).model == text
 
 
 @pytest.mark.parametrize("body", [b"[]", b"1", b'"a"', b"true"])

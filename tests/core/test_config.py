@@ -214,3 +214,24 @@ def test_ollama_host() -> None:
 def test_a_flag_of_the_wrong_type_is_refused() -> None:
     with pytest.raises(BadRequest, match=r"port.*many"):
         load({"port": "many"}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("cpu", "cpu"), ("cpu_avx2", "cpu"), ("CUDA_v12", "cuda"), ("rocm-v6", "rocm"), ("metal", "metal")],
+)
+def test_the_library_is_a_kind_of_device(text: str, kind: str, tmp_path: Path) -> None:
+    assert from_environment(OLLAMA_LLM_LIBRARY=text).llm_library == kind
+    assert from_file(tmp_path, f'llm_library = "{text}"').llm_library == kind
+
+
+def test_an_unknown_library_is_left_out(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    assert from_environment(OLLAMA_LLM_LIBRARY="tpu").llm_library == ""
+    assert "none of cpu, cuda, rocm, metal, vulkan" in caplog.text
+    with pytest.raises(BadRequest, match="llm_library"):
+        from_file(tmp_path, 'llm_library = "tpu"')
+
+
+def test_a_gpu_may_be_required_on_the_command_line() -> None:
+    assert load({"require_gpu": True}, {}).require_gpu
+    assert from_environment(CORECTL_REQUIRE_GPU="1").require_gpu

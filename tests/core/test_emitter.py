@@ -15,7 +15,7 @@ from corectl.output.plain import PlainReader
 from corectl.runner import protocol
 from corectl.runner.emitter import Emitter, OutputStream, Sender
 from corectl.runner.engine import Candidate, Sampled
-from corectl.runner.loop import Ended, Job, StepOutput
+from corectl.runner.job import Ended, Job, StepOutput
 from corectl.runner.prepare import Prepared
 from tests.core.fake import FIRST, FakeTokenizer
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from corectl.errors import BadRequest
 from corectl.messages import LoadOptions, SamplingOptions
-from corectl.model.options import IGNORED, INT32, INT64, MAX_STOP_LENGTH, MAX_STOPS, read_options
+from corectl.model.options import IGNORED, INT32, INT64, MAX_STOP_LENGTH, MAX_STOPS, RANGES, read_options
 
 INTEGERS = [
     *("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread"),
@@ -79,14 +83,34 @@ def test_a_seed_may_have_64_bits_the_others_32() -> None:
 @pytest.mark.parametrize("name", FLOATS)
 def test_fractions(name: str) -> None:
     assert value_of(name, 1) == 1.0 and isinstance(value_of(name, 1), float)
-    assert value_of(name, -0.25) == -0.25
+    assert value_of(name, 0.25) == 0.25
     wrong: list[Any] = ["1", True, [1.0]]
     for value in wrong:
         with pytest.raises(BadRequest, match=f'option "{name}" must be of type float32'):
             read(**{name: value})
     for value in (math.nan, math.inf, 1e39, -1e39, 10**400):
-        with pytest.raises(BadRequest, match=f'option "{name}" is too large'):
+        with pytest.raises(BadRequest, match=f'option "{name}" must be between'):
             read(**{name: value})
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_ranges_include_their_ends(name: str) -> None:
+    least, most = RANGES[name]
+    read(**{name: least})
+    read(**{name: most})
+    for value in (least - 1, most * 2 + 1):
+        with pytest.raises(BadRequest, match=f'option "{name}" must be between {re.escape(str(least))} and'):
+            read(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["num_predict", "top_k"])
+def test_limits_that_are_off_below_zero(name: str) -> None:
+    assert value_of(name, -(2**31) + 1) == -(2**31) + 1
+
+
+@pytest.mark.parametrize("name", ["presence_penalty", "frequency_penalty"])
+def test_penalties_may_reward(name: str) -> None:
+    assert value_of(name, -1.5) == -1.5
 
 
 def test_use_mmap() -> None:
@@ -114,7 +138,7 @@ def test_stop() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        *(("num_ctx", 0, None), ("num_ctx", -1, None), ("num_ctx", 1, 1)),
+        *(("num_ctx", 0, None), ("num_ctx", 1, 1)),
         *(("num_batch", 0, None), ("num_thread", 0, None), ("num_thread", 2, 2)),
         *(("num_gpu", -1, None), ("num_gpu", 0, 0), ("num_gpu", 999, 999), ("main_gpu", 0, 0)),
     ],
@@ -137,3 +161,24 @@ def test_unknown_options_are_left_out_with_a_warning(caplog: pytest.LogCaptureFi
     text = " ".join(record.getMessage() for record in caplog.records)
     assert "invalid option provided" in text and "temprature" in text
     assert "x" * 64 in text and "x" * 65 not in text
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from([*INTEGERS, *FLOATS, "use_mmap", "stop"]) | st.text(), JSON, max_size=6)
+)
+def test_whatever_is_asked_for_is_within_bounds_or_named(options: dict[str, Any]) -> None:
+    try:
+        load, sampling = read_options({}, options)
+    except BadRequest as error:
+        assert any(f'"{name}"' in error.message for name in options)
+    else:
+        values = msgspec.structs.asdict(load) | msgspec.structs.asdict(sampling)
+        for name, (least, most) in RANGES.items():
+            assert values[name] is None or least <= values[name] <= most

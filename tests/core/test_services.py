@@ -14,7 +14,8 @@ from corectl.model.manifest import MediaType, ModelConfig
 from corectl.model.record import StoredLayer
 from corectl.plugins import PluginHost
 from corectl.prompt.renderers import RENDERERS
-from corectl.scheduler.scheduler import Model, Scheduler
+from corectl.scheduler.scheduler import Scheduler
+from corectl.scheduler.state import Model
 from corectl.server.services import Services
 from corectl.store.catalog import Catalog
 from tests.core import stories

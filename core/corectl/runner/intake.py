@@ -6,6 +6,7 @@ import faulthandler
 import logging
 import os
 import queue
+import selectors
 import socket
 import threading
 import time
@@ -35,7 +36,8 @@ class Intake:
     """Reads from the connection until the server is gone.
 
     `prepare` turns a request into a `Deliver`, which is called if the request still stands; `cancel` is told of
-    requests that nobody waits for any more, `shutdown` of the end. All three are called on threads of this object.
+    requests that nobody waits for any more, `share` of cores that are its own, `shutdown` of the end; `step_seconds`
+    says for how long the current step has been going on. All of them are called on threads of this object.
     """
 
     def __init__(
@@ -45,12 +47,16 @@ class Intake:
         *,
         prepare: Callable[[Request], Deliver],
         cancel: Callable[[int], None],
+        share: Callable[[protocol.Share], None],
+        step_seconds: Callable[[], float],
         shutdown: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._sender = sender
         self._prepare = prepare
         self._cancel = cancel
+        self._share = share
+        self._step_seconds = step_seconds
         self._shutdown = shutdown
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
         # Guards `_pending`: the ids that are not delivered yet.
@@ -62,8 +68,12 @@ class Intake:
             threading.Thread(target=target, name=name, daemon=True).start()
 
     def _read_all(self) -> None:
+        ready = selectors.DefaultSelector()
+        ready.register(self._connection, selectors.EVENT_READ)
         try:
             while True:
+                # Linux wakes who waits in `recv` for each frame that the server takes from us as well.
+                ready.select()
                 self._accept(protocol.receive(self._connection))
         except (EOFError, OSError):
             pass
@@ -79,6 +89,10 @@ class Intake:
                 with self._lock:
                     self._pending.discard(id)
                     self._cancel(id)
+            case protocol.Ping():
+                self._sender.send(protocol.Pong(self._step_seconds()))
+            case protocol.Share():
+                self._share(item)
             case protocol.Complete() | protocol.Ask():
                 with self._lock:
                     self._pending.add(item.id)

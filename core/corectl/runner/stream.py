@@ -8,9 +8,11 @@ from collections.abc import Callable
 from corectl.errors import CorectlError
 from corectl.messages import Delta, Event, Started
 
+Sink = Callable[[Event | CorectlError], None]
+
 
 class EventStream:
-    """What a runner answers to one request, for one reader."""
+    """What a runner answers to one request, for one reader, who takes it (`take`) or is told (`flow`)."""
 
     def __init__(self, id: int, on_close: Callable[[int, bool], None]) -> None:
         self.id = id
@@ -18,16 +20,20 @@ class EventStream:
         self._events: list[Event] = []
         self._error: CorectlError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._sink: Sink | None = None
         self._open = True
         self._ended = False
 
     def put(self, event: Event | CorectlError) -> None:
         """Adds an event; an error is the last, as is everything but `Started` and `Delta`."""
+        self._ended = not isinstance(event, Delta | Started)
+        if self._sink is not None:
+            self._sink(event)
+            return
         if isinstance(event, CorectlError):
             self._error = event
         else:
             self._events.append(event)
-        self._ended = not isinstance(event, Delta | Started)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -40,6 +46,18 @@ class EventStream:
             await self._waiter
         events, self._events = self._events, []
         return events
+
+    def flow(self, sink: Sink) -> None:
+        """From now on `sink` is called with each event as it arrives, and at once with those that wait.
+
+        It is called where the runner's frames are read, and must neither wait nor raise.
+        """
+        self._sink = sink
+        events, self._events = self._events, []
+        for event in events:
+            sink(event)
+        if self._error is not None:
+            sink(self._error)
 
     def close(self) -> None:
         """Ends the reading; work that is not done yet is cancelled. May be called more than once."""

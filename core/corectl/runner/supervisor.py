@@ -8,13 +8,13 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
-import msgspec
-
+from corectl import trace
 from corectl.errors import CorectlError, LoadFailed, RunnerDied, from_code
 from corectl.messages import (
     Completion,
@@ -32,7 +32,9 @@ from corectl.messages import (
 )
 from corectl.runner import protocol
 from corectl.runner.engine import EngineInfo
+from corectl.runner.stats import StepStats
 from corectl.runner.stream import EventStream
+from corectl.runner.watchdog import PATIENCE, Patience, Watchdog
 
 log = logging.getLogger("corectl.runner")
 
@@ -50,15 +52,6 @@ DIED = (
 )
 
 
-class StepStats(msgspec.Struct):
-    """Counts over a runner's life: engine steps, sequences and tokens in all of them, most sequences in one."""
-
-    steps: int = 0
-    sequences: int = 0
-    tokens: int = 0
-    largest: int = 0
-
-
 class _Link(asyncio.Protocol):
     """Cuts the byte stream from a runner into frames."""
 
@@ -67,22 +60,26 @@ class _Link(asyncio.Protocol):
         self._buffer = bytearray()
 
     def data_received(self, data: bytes) -> None:
-        buffer = self._buffer
-        buffer += data
+        if self._buffer:
+            self._buffer += data
+            del self._buffer[: self._cut(self._buffer)]
+        elif (end := self._cut(data)) < len(data):
+            self._buffer += data[end:]
+
+    def _cut(self, data: bytes | bytearray) -> int:
+        """Hands over the whole frames; returns where they end."""
         start = 0
-        while len(buffer) - start >= protocol.HEADER:
-            length = int.from_bytes(buffer[start : start + protocol.HEADER], "big")
-            if length > protocol.MAX_FRAME:
-                raise ValueError(f"frame of {length} bytes")  # asyncio closes the connection
-            end = start + protocol.HEADER + length
-            if len(buffer) < end:
-                break
-            self._runner.received(
-                protocol.to_server.decode(memoryview(buffer)[start + protocol.HEADER : end])
-            )
-            start = end
-        # The view above is gone by now, so the buffer may shrink.
-        del buffer[:start]
+        with memoryview(data) as view:
+            while len(data) - start >= protocol.HEADER:
+                body = start + protocol.HEADER
+                length = int.from_bytes(view[start:body], "big")
+                if length > protocol.MAX_FRAME:
+                    raise ValueError(f"frame of {length} bytes")  # asyncio closes the connection
+                if len(data) < body + length:
+                    break
+                start = body + length
+                self._runner.received(protocol.to_server.decode(view[body:start]))
+        return start
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._runner.disconnected()
@@ -91,7 +88,7 @@ class _Link(asyncio.Protocol):
 class Runner:
     """One runner process and the streams that it serves. Made by `start`; all methods belong to the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: Patience = PATIENCE) -> None:
         self.info: EngineInfo
         self.stats = StepStats()
         self.progress = 0.0
@@ -109,18 +106,30 @@ class Runner:
         self._process: asyncio.subprocess.Process
         self._log_task: asyncio.Task[None]
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watchdog = Watchdog(
+            patience,
+            busy=lambda: bool(self._streams) and not self._transport.is_closing(),
+            ask=lambda: self._send(protocol.Ping()),
+            give_up=self._give_up,
+        )
+        self._hung = ""
+        self._last_output: float | None = None
+        self._generating: set[int] = set()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     @classmethod
-    async def start(cls, load: protocol.Load, *, load_timeout: float) -> Runner:
+    async def start(
+        cls, load: protocol.Load, *, load_timeout: float, patience: Patience = PATIENCE
+    ) -> Runner:
         """Starts a process and loads a model in it. `load_timeout` is in seconds without progress.
 
-        Raises `LoadFailed` with the reason. A cancelled start leaves no process behind.
+        `patience` is how long it may hang before it is killed. Raises `LoadFailed` with the reason. A cancelled start
+        leaves no process behind.
         """
-        runner = cls()
+        runner = cls(patience)
         try:
             await runner._spawn()
             runner._send(load)
@@ -188,11 +197,15 @@ class Runner:
 
     async def embed(self, request: Embedding) -> Vectors:
         """One vector per input. Cancelling the caller cancels the work, here and below."""
-        return await self._ask(request, Vectors)
+        answer = await self._ask(request, Vectors)
+        trace.current().answered(answer.prompt_tokens, answer.dropped_tokens)
+        return answer
 
     async def rerank(self, request: Rerank) -> Scores:
         """One score per document."""
-        return await self._ask(request, Scores)
+        answer = await self._ask(request, Scores)
+        trace.current().answered(answer.prompt_tokens, answer.dropped_tokens)
+        return answer
 
     async def tokenize(self, request: Tokenize) -> Tokens:
         return await self._ask(request, Tokens)
@@ -212,6 +225,11 @@ class Runner:
             stream.close()
         assert isinstance(event, kind)
         return event
+
+    def share(self, cores: int) -> None:
+        """Tells the runner how many of the machine's cores are its own, now that so many runners work."""
+        if not self._transport.is_closing():
+            self._send(protocol.Share(cores))
 
     async def stop(self, grace: float = STOP_GRACE) -> None:
         """Ends the process: politely first, by force after `grace` seconds. Returns when it is gone."""
@@ -250,6 +268,8 @@ class Runner:
             case protocol.Progress():
                 self.progress = value.fraction
                 self._moved.set()
+            case protocol.Pong():
+                self._watchdog.heard(value.step_seconds)
             case protocol.Ready():
                 if not self._ready.done():
                     self._ready.set_result(value.info)
@@ -258,7 +278,15 @@ class Runner:
         """The process has closed its end: it is gone, or soon will be."""
         if not self.lost.done():
             self.lost.set_result(None)
+        self._watchdog.rest()
         self._background(self._bury())
+
+    def _give_up(self, why: str) -> None:
+        """The process hangs: it is killed, and what follows is as after a crash."""
+        self._hung = why
+        log.error("runner %d hangs (%s) and is killed", self.pid, why)
+        with suppress(ProcessLookupError):
+            self._process.kill()
 
     async def _bury(self) -> None:
         with suppress(TimeoutError):
@@ -282,6 +310,7 @@ class Runner:
     def _reason(self) -> str:
         code = self._process.returncode or 0
         reason = f"killed by {_signal_name(-code)}" if code < 0 else f"exit status {code}"
+        reason = f"it hung: {self._hung}" if self._hung else reason
         lines = _without_paths(" | ".join(list(self._log)[-3:]))
         return f"{reason}; last log lines: {lines}" if lines else reason
 
@@ -304,10 +333,12 @@ class Runner:
             raise RunnerDied(DIED)
         id, self._next_id = self._next_id, self._next_id + 1
         stream = self._streams[id] = EventStream(id, self._forget)
+        self._watchdog.wake()
         return stream
 
     def _forget(self, id: int, cancel: bool) -> None:
         del self._streams[id]
+        self._generating.discard(id)
         if cancel and not self._transport.is_closing():
             self._send(protocol.Cancel(id))
 
@@ -317,11 +348,22 @@ class Runner:
             stream.put(event)
 
     def _count(self, step: protocol.Step) -> None:
+        stats = self.stats
+        stats.state = step.state
         if step.sequences:
-            self.stats.steps += 1
-            self.stats.sequences += step.sequences
-            self.stats.tokens += step.tokens
-            self.stats.largest = max(self.stats.largest, step.sequences)
+            stats.steps += 1
+            stats.sequences += step.sequences
+            stats.tokens += step.tokens
+            stats.largest = max(stats.largest, step.sequences)
+            stats.sizes.observe(step.sequences)
+        if step.deltas:
+            now = time.monotonic()
+            if self._generating and self._last_output is not None:
+                stats.gaps.observe(now - self._last_output)
+            self._last_output = now
+            self._generating.update([id for id, _ in step.deltas])
+        for id, _ in step.finished:
+            self._generating.discard(id)
 
     def _send(self, value: protocol.ToRunner) -> None:
         self._transport.write(protocol.frame(value))

@@ -11,7 +11,8 @@ import msgspec
 from litestar import Litestar, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 
-from corectl.errors import CorectlError, from_os_error
+from corectl import trace
+from corectl.errors import Busy, CorectlError, from_os_error
 from corectl.server.body import AnyRequest
 from corectl.server.services import Services
 
@@ -54,7 +55,8 @@ def build_app(services: Services) -> Litestar:
 
 def error_reply(request: AnyRequest, exc: CorectlError) -> Response[bytes]:
     """An error as `{"error": "..."}`, with its status; the form that most clients know."""
-    headers = {"retry-after": "1"} if exc.status == 503 else {}
+    trace.current().outcome = exc.code
+    headers = {"retry-after": str(exc.retry_after)} if isinstance(exc, Busy) else {}
     return Response(
         msgspec.json.encode({"error": exc.message}),
         status_code=exc.status,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 from litestar import Request
 
-from corectl.errors import BadRequest, Canceled, TooLarge
+from corectl.errors import BadRequest, Canceled, TooLarge, TooSlow
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -23,6 +23,14 @@ DECODE_INLINE = 64 * 2**10
 
 LENIENT = 2**20
 """Bytes. Only in smaller bodies is anything forgiven: the decoder that does is slow."""
+
+MAX_COLONS = 200_000
+MAX_COMMAS = 4_000_000
+"""In a larger body. Each may stand for a member or an item, which would become an object: three million take seconds,
+in which nothing else in this process runs, on whatever thread. Images have neither; no context holds such a text."""
+
+STALL_SECONDS = 60.0
+"""How long a client may send nothing in the middle of a body."""
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -47,9 +55,16 @@ async def read_body(request: AnyRequest, limit: int) -> bytes:
 
 
 async def stream_body(receive: Callable[[], Awaitable[Any]]) -> AsyncIterator[bytes]:
-    """The body in parts, as they arrive. Raises `Canceled` if the client leaves before its end."""
+    """The body in parts, as they arrive.
+
+    Raises `Canceled` if the client leaves before its end, and `TooSlow` if nothing arrives for `STALL_SECONDS`.
+    """
     while True:
-        message = await receive()
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                message = await receive()
+        except TimeoutError:
+            raise TooSlow(f"nothing more of the request body came for {STALL_SECONDS:g} seconds") from None
         if message["type"] == "http.disconnect":
             raise Canceled("request canceled")
         if message.get("body"):
@@ -69,8 +84,11 @@ async def read_json(request: AnyRequest, limit: int, kind: type[T]) -> T:
 def decode(body: bytes, kind: type[T]) -> T:
     """The JSON object of a body as a struct. Keys match without regard to case, null counts as not given.
 
-    Unknown keys, and whatever follows the first JSON value, are left alone. Raises `BadRequest`.
+    Unknown keys, and whatever follows the first JSON value, are left alone. Raises `BadRequest`, and `TooLarge` for
+    one that would become too many objects.
     """
+    if len(body) > LENIENT and (body.count(b":") > MAX_COLONS or body.count(b",") > MAX_COMMAS):
+        raise TooLarge("the request body has too many members or items for this server to read")
     if not body.strip():
         raise BadRequest("missing request body")
     try:

@@ -7,7 +7,6 @@ import ipaddress
 import logging
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +19,10 @@ from corectl.errors import CorectlError
 from corectl.plugins import PluginHost
 from corectl.scheduler.scheduler import Scheduler
 from corectl.server.app import build_app
+from corectl.server.connections import connections
 from corectl.server.guard import Guard
+from corectl.server.log import start_log
+from corectl.server.request_log import RequestLog
 from corectl.server.services import Services
 from corectl.store.catalog import Catalog
 
@@ -35,7 +37,7 @@ def serve(flags: dict[str, Any]) -> int:
     """Runs the server in the foreground; the exit status. `flags` are those given on the command line."""
     try:
         settings = config.load(flags)
-        _start_log(settings.log_level)
+        start_log(settings.log_level, settings.log_format)
         listener = _bind(settings.host, settings.port)
         services = build_services(settings)
     except CorectlError as exc:
@@ -45,7 +47,8 @@ def serve(flags: dict[str, Any]) -> int:
         reason = "address already in use" if exc.errno == errno.EADDRINUSE else exc.strerror
         click.echo(f"Error: listen tcp {settings.host}:{settings.port}: bind: {reason}", err=True)
         return 1
-    app = Guard(build_app(services), origins=settings.origins, loopback=_is_loopback(listener))
+    guarded = Guard(build_app(services), origins=settings.origins, loopback=_is_loopback(listener))
+    app = RequestLog(guarded)
     host, port = listener.getsockname()[:2]
     if not _is_loopback(listener):
         log.warning("listening on %s: every machine that reaches it may use and delete models", host)
@@ -54,32 +57,16 @@ def serve(flags: dict[str, Any]) -> int:
         uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=connections(),
             lifespan="on",
             log_config=None,
-            access_log=settings.log_level == "debug",
+            access_log=False,
             server_header=False,
             timeout_graceful_shutdown=SHUTDOWN_GRACE,
         )
     )
     server.run(sockets=[listener])
     return 0 if server.started else 1
-
-
-class _Formatter(logging.Formatter):
-    """One line an event: what a client or a model file wrote must not look like lines of ours, or move the cursor."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = "".join(
-            char if char.isprintable() else char.encode("unicode_escape").decode() for char in record.message
-        )
-        return super().formatMessage(record)
-
-
-def _start_log(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter('time=%(asctime)s level=%(levelname)s source=%(name)s msg="%(message)s"'))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
 class _Server(uvicorn.Server):
@@ -112,6 +99,8 @@ def _bind(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit it: a client whose machine is gone is noticed some time.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         listener.bind((host, port))
         listener.listen(BACKLOG)
     except OSError:

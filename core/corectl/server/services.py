@@ -20,7 +20,8 @@ from corectl.model.record import ModelRecord
 from corectl.model.templates import Templates, chat_template, fill_template, template_fields
 from corectl.plugins import PluginHost
 from corectl.runner.engine import ModelSpec
-from corectl.scheduler.scheduler import Model, Scheduler
+from corectl.scheduler.scheduler import Scheduler
+from corectl.scheduler.state import Model
 from corectl.store.catalog import Catalog
 
 DEFAULT_FORMAT = "gguf"

@@ -8,14 +8,20 @@ from contextlib import AsyncExitStack
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 from litestar import Response
 from litestar.types import Receive, Scope, Send
 
-from corectl.errors import CorectlError
-from corectl.messages import Completion, Event, Finish, LoadOptions, Started
-from corectl.runner.stream import EventStream
-from corectl.scheduler.scheduler import Lease, Model, Scheduler
+from corectl.errors import Canceled, CorectlError, TooSlow
+from corectl.messages import Completion, Delta, Event, Finish, LoadOptions, Started
+from corectl.runner.stream import EventStream, Sink
+from corectl.scheduler.scheduler import Scheduler
+from corectl.scheduler.state import Lease, Model
 from corectl.server.watch import disconnected
+from corectl.server.writer import BodyWriter
+
+MAX_HELD = 2**20
+"""Bytes that are held for a client that does not read; a line of a stream has about 120. More ends the stream."""
 
 
 class OpenCompletion:
@@ -27,10 +33,13 @@ class OpenCompletion:
     def __init__(self, lease: Lease, stream: EventStream, first: list[Event], stack: AsyncExitStack) -> None:
         assert isinstance(first[0], Started)
         self.load_ns = lease.load_ns
+        self._lease = lease
         self.started = first[0]
         self._stream = stream
         self._first = first[1:]
         self._stack = stack
+        # What becomes of it if nobody reads it to its end.
+        self._failure: CorectlError | None = Canceled("request canceled")
 
     @classmethod
     async def open(
@@ -50,26 +59,51 @@ class OpenCompletion:
             # An error of the first step still gets a status of its own.
             while len(first) < 2:
                 first += await stream.take()
+            lease.trace.answers()
             return cls(lease, stream, first, stack.pop_all())
 
     async def take(self) -> list[Event]:
         """The next events, at least one; the last is a `Finish`. Raises the runner's error."""
-        if self._first:
-            first, self._first = self._first, []
-            return first
-        return await self._stream.take()
+        events, self._first = self._first, []
+        try:
+            events = events or await self._stream.take()
+        except CorectlError as exc:
+            self._failure = exc
+            raise
+        if isinstance(events[-1], Finish):
+            events[-1] = self.finished(events[-1])
+        return events
+
+    def flow(self, sink: Sink) -> None:
+        """Hands all further events to `sink` as they come; it must report the last with `finished` or `failed`."""
+        events, self._first = self._first, []
+        for event in events:
+            sink(event)
+        self._stream.flow(sink)
+
+    def finished(self, finish: Finish) -> Finish:
+        """Notes that the completion has come to its end; that end, with what is to be said of the model's load."""
+        finish = msgspec.structs.replace(finish, notices=(*self._lease.notices, *finish.notices))
+        self._failure = None
+        self._lease.trace.finished(finish)
+        return finish
+
+    def failed(self, error: CorectlError) -> None:
+        self._failure = error
 
     async def close(self) -> None:
         """Gives the model back; cancels what is not done. May be called more than once."""
-        await self._stack.aclose()
+        failure = self._failure
+        await self._stack.__aexit__(type(failure) if failure else None, failure, None)
 
 
 class StreamedReply(Response[None]):
-    """A reply that writes events as they come, each batch of them in one piece, until the last or an error.
+    """A reply that writes each event as it comes, until the last or an error.
 
     `encode` gives the bytes of one event (none for what the protocol does not show), `encode_error` those of an error
-    in mid-stream. A client that leaves ends
-    the work within one engine step.
+    in mid-stream. A client that leaves ends the work within one engine step. What a client does not read is held, up
+    to `MAX_HELD` bytes; then its stream ends with `TooSlow`. The model is given back when the last event has come,
+    whenever it is read.
     """
 
     def __init__(
@@ -94,32 +128,62 @@ class StreamedReply(Response[None]):
         return self._respond
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
-        writing = asyncio.ensure_future(self._write(send))
+        writer: BodyWriter | None = None
         leaving = asyncio.ensure_future(disconnected(receive))
         try:
-            await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if writing.done():
-                writing.result()
+            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+            writer = BodyWriter(send)
+            relay = _Relay(self._completion, writer, self._encode, self._encode_error)
+            self._completion.flow(relay.take)
+            await asyncio.wait({relay.ended, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await self._completion.close()
+            if relay.ended.done():
+                relay.ended.result()
+                await asyncio.wait({writer.sent, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             leaving.cancel()
-            writing.cancel()
-            await asyncio.gather(writing, leaving, return_exceptions=True)
+            if writer is not None:
+                writer.abandon()
+            await asyncio.gather(leaving, return_exceptions=True)
             await self._completion.close()
 
-    async def _write(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self._headers})
-        event: Any = None
-        while not _is_last(event):
-            try:
-                events = await self._completion.take()
-                body = b"".join(map(self._encode, events))
-                event = events[-1]
-            except CorectlError as exc:
-                body, event = self._encode_error(exc), exc
-            if body:
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
+class _Relay:
+    """Takes a completion's events to the client. `ended` is done after the last; a bug of `encode` is raised there."""
 
-def _is_last(event: Any) -> bool:
-    return isinstance(event, Finish | CorectlError)
+    def __init__(
+        self,
+        completion: OpenCompletion,
+        writer: BodyWriter,
+        encode: Callable[[Event], bytes],
+        encode_error: Callable[[CorectlError], bytes],
+    ) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._completion = completion
+        self._writer = writer
+        self._encode = encode
+        self._encode_error = encode_error
+
+    def take(self, event: Event | CorectlError) -> None:
+        if self.ended.done():
+            return
+        try:
+            if type(event) is Delta:
+                self._writer.write(self._encode(event))
+                if self._writer.held > MAX_HELD:
+                    self._fail(TooSlow(f"the client left more than {MAX_HELD} bytes of the reply unread"))
+            elif isinstance(event, CorectlError):
+                self._fail(event)
+            else:
+                assert isinstance(event, Finish)
+                self._end(self._encode(self._completion.finished(event)))
+        except Exception as exc:
+            self.ended.set_exception(exc)
+
+    def _fail(self, error: CorectlError) -> None:
+        self._completion.failed(error)
+        self._end(self._encode_error(error))
+
+    def _end(self, body: bytes) -> None:
+        self._writer.write(body, last=True)
+        self.ended.set_result(None)

@@ -1,0 +1,74 @@
+"""How the server writes its log: one line an event, as text or as JSON."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+
+def start_log(level: str, form: str) -> None:
+    """Sends the log of this process to stderr. `form` is `text` or `json`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class TextFormatter(logging.Formatter):
+    """`time=... level=... source=... msg="..."`, then the record's fields as `name=value`.
+
+    What a client or a model file wrote must not look like lines of ours, or move the cursor.
+    """
+
+    def __init__(self) -> None:
+        super().__init__('time=%(asctime)s level=%(levelname)s source=%(name)s msg="%(message)s"%(tail)s')
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = _printable(record.message)
+        record.tail = "".join(f" {name}={_word(value)}" for name, value in _fields(record).items())
+        return super().formatMessage(record)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: `time` (UTC), `level`, `source`, `msg`, the record's fields, and `error` with a trace."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "source": record.name,
+            "msg": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            entry["error"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(_whole(entry)).decode()
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What was logged with `extra={"fields": {...}}`."""
+    fields: dict[str, Any] = getattr(record, "fields", {})
+    return fields
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _word(value: Any) -> str:
+    """A value without spaces, or in quotes."""
+    text = _printable(str(value))
+    return f'"{text}"' if not text or " " in text or '"' in text else text
+
+
+def _whole(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry whose texts can be written: half characters, which a path may hold, become U+FFFD."""
+    return {
+        name: value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if isinstance(value, str)
+        else value
+        for name, value in entry.items()
+    }

@@ -1,0 +1,92 @@
+"""Writes the body of a streamed reply in the very turn of the event loop in which its pieces come."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Awaitable, Generator
+from typing import Any
+
+from litestar.types import Send
+
+
+class BodyWriter:
+    """Sends pieces of a body at once while the client keeps up, and holds them while it does not.
+
+    ASGI's `send` is a coroutine, but it only waits when too much is unsent. Until then it is run right here: a task
+    that is woken for each token would cost more than everything else that is done for the token.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self.sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the last piece has been handed over; has the exception that sending raised."""
+        self.held = 0
+        """Bytes that wait for the client."""
+        self._send = send
+        self._waiting: list[bytes] = []
+        self._last = False
+        self._draining: asyncio.Task[None] | None = None
+
+    def write(self, body: bytes, *, last: bool = False) -> None:
+        """Sends or holds a piece; nothing may follow the last. Does not raise; see `sent`."""
+        self._last = last
+        if self._draining is not None:
+            self._waiting.append(body)
+            self.held += len(body)
+        elif body or last:
+            self._begin(body)
+
+    def _begin(self, body: bytes) -> None:
+        steps = self._sending(body).__await__()
+        try:
+            waits_for = next(steps)
+        except StopIteration:
+            if self._last:
+                self._finish(None)
+        except Exception as exc:
+            self._finish(exc)
+        else:
+            self.held = len(body)
+            self._draining = asyncio.get_running_loop().create_task(self._drain(_rest(steps, waits_for)))
+
+    def _sending(self, body: bytes) -> Awaitable[None]:
+        return self._send({"type": "http.response.body", "body": body, "more_body": not self._last})
+
+    async def _drain(self, first: Awaitable[None]) -> None:
+        """Sends what is held, as fast as the client takes it."""
+        try:
+            await first
+            while self._waiting:
+                body = b"".join(self._waiting)
+                self._waiting.clear()
+                self.held = len(body)
+                await self._sending(body)
+            self.held = 0
+        except Exception as exc:
+            self._finish(exc)
+        else:
+            if self._last:
+                self._finish(None)
+        finally:
+            self._draining = None
+
+    def _finish(self, error: Exception | None) -> None:
+        if self.sent.done():
+            return
+        if error is None:
+            self.sent.set_result(None)
+        else:
+            self.sent.set_exception(error)
+
+    def abandon(self) -> None:
+        """Forgets what is held: nobody will read it."""
+        if self._draining is not None:
+            self._draining.cancel()
+        self._finish(None)
+
+
+@types.coroutine
+def _rest(steps: Generator[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    """What is left of a coroutine that has been run up to the future that it waits for."""
+    yield waits_for
+    yield from steps

@@ -1,0 +1,120 @@
+"""What a connection may do before it has sent a request."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
+from typing import Any
+
+import pytest
+import uvicorn
+
+from corectl.server import connections
+from corectl.server.connections import Connection
+from tests.core.stories import play
+
+REQUEST = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+    await send({"type": "http.response.body", "body": b"fine"})
+
+
+@asynccontextmanager
+async def serving(**limits: Any) -> AsyncIterator[Connect]:
+    """A server whose connections have these limits."""
+    kind = type("Limited", (Connection,), limits)
+    config = uvicorn.Config(app, http=kind, lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]
+    task = asyncio.ensure_future(server.serve(sockets=[listener]))
+    try:
+        yield lambda: asyncio.open_connection(*listener.getsockname())
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()
+
+
+async def answer(connect: Connect, request: bytes = REQUEST) -> bytes:
+    reader, writer = await connect()
+    writer.write(request)
+    data = await reader.read(65536)
+    writer.close()
+    return data
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nhost: loc"])
+def test_a_client_that_never_finishes_its_head_is_dropped(sent: bytes) -> None:
+    async def story() -> None:
+        async with serving(head_seconds=0.1) as connect:
+            reader, writer = await connect()
+            writer.write(sent)
+            assert await reader.read() == b""
+            writer.close()
+
+    play(story())
+
+
+def test_a_head_that_drips_has_one_deadline() -> None:
+    async def story() -> None:
+        async with serving(head_seconds=0.2) as connect:
+            reader, writer = await connect()
+            ended = asyncio.ensure_future(reader.read())
+            writer.write(b"GET / HTTP/1.1\r\n")
+            while not ended.done():
+                writer.write(b"x: y\r\n")
+                await asyncio.sleep(0.02)
+            assert ended.result() == b""
+            writer.close()
+
+    play(story())
+
+
+def test_a_request_in_time_is_answered_and_so_is_the_next() -> None:
+    async def story() -> None:
+        async with serving(head_seconds=0.3) as connect:
+            reader, writer = await connect()
+            for _ in range(3):
+                writer.write(REQUEST)
+                assert (await reader.read(65536)).startswith(b"HTTP/1.1 200")
+                await asyncio.sleep(0.15)
+            writer.close()
+
+    play(story())
+
+
+def test_one_connection_too_many_is_told_so() -> None:
+    async def story() -> None:
+        async with serving(most=2) as connect:
+            held = [await connect() for _ in range(2)]
+            await asyncio.sleep(0.05)
+            refusal = await answer(connect, b"")
+            assert refusal.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1" in refusal
+            assert refusal.endswith(b'{"error":"too many connections to this server, please try again"}')
+            reader, writer = held[0]
+            writer.write(REQUEST)
+            assert (await reader.read(65536)).startswith(b"HTTP/1.1 200")
+            held[1][1].close()
+            await asyncio.sleep(0.05)
+            assert (await answer(connect)).startswith(b"HTTP/1.1 200")
+            for _, writer in held:
+                writer.close()
+
+    play(story())
+
+
+def test_the_limit_leaves_files_for_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    assert connections.connections().most == 4096 - connections.RESERVED_FILES
+    assert asked == [(4096, 4096)]
+    assert connections.connections(100).most == 100
