@@ -13,7 +13,7 @@ from corectl.errors import BadRequest, Forbidden, NotFound
 from corectl.messages import Completion, LoadOptions, Prompt, Rendered, SamplingOptions, Think
 from corectl.model.name import parse_reference
 from corectl.model.record import ModelRecord
-from corectl.scheduler.scheduler import Model
+from corectl.scheduler.state import Model
 from corectl.server.body import AnyRequest
 from corectl.server.services import Services
 from corectl.server.streaming import OpenCompletion, StreamedReply
@@ -105,6 +105,7 @@ def completion(
         logprobs=body.logprobs,
         top_logprobs=body.top_logprobs,
         render_only=body.debug_render_only,
+        cache_salt=body.cache_salt,
         **extra,
     )
 

@@ -44,7 +44,7 @@ class ContextFit(msgspec.Struct, kw_only=True):
 class Metrics(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What final chunks have in common: whose they are, the figures, and what is to be said of it.
 
-    `context_fit` and `warnings` are additions of ours.
+    `prompt_cached_count`, `context_fit` and `warnings` are additions of ours.
     """
 
     model: str
@@ -54,6 +54,7 @@ class Metrics(msgspec.Struct, kw_only=True, omit_defaults=True):
     total_duration: int = 0
     load_duration: int = 0
     prompt_eval_count: int = 0
+    prompt_cached_count: int = 0
     prompt_eval_duration: int = 0
     eval_count: int = 0
     eval_duration: int = 0
@@ -88,6 +89,7 @@ def metrics(finish: Finish, clock: Clock) -> dict[str, Any]:
         "total_duration": time.monotonic_ns() - clock.started,
         "load_duration": clock.load,
         "prompt_eval_count": usage.prompt_tokens,
+        "prompt_cached_count": usage.cached_tokens,
         "prompt_eval_duration": usage.prompt_ns,
         "eval_count": usage.output_tokens,
         "eval_duration": usage.output_ns,

@@ -13,6 +13,7 @@ from corectl.messages import Grammar, Message, Think, ToolChoice
 
 MAX_TOP_LOGPROBS = 20
 MAX_SECONDS = 1e12
+MAX_SALT = 256
 GRAMMARS = ("regex", "lark", "gbnf")
 
 Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
@@ -50,7 +51,7 @@ class WireMessage(msgspec.Struct, kw_only=True):
 
 
 class InferenceRequest(msgspec.Struct, kw_only=True):
-    """What generate and chat have in common. `grammar` and `think_budget` are additions of ours."""
+    """What generate and chat have in common. `grammar`, `think_budget` and `cache_salt` are additions of ours."""
 
     model: str = ""
     stream: bool = True
@@ -64,6 +65,7 @@ class InferenceRequest(msgspec.Struct, kw_only=True):
     shift: bool = True
     logprobs: bool = False
     top_logprobs: int = 0
+    cache_salt: Annotated[str, msgspec.Meta(max_length=MAX_SALT)] = ""
     debug_render_only: bool = msgspec.field(default=False, name="_debug_render_only")
 
 
@@ -131,6 +133,12 @@ class ShowRequest(msgspec.Struct, kw_only=True):
     name: str = ""
     system: str = ""
     verbose: bool = False
+    options: dict[str, Any] = {}
+
+
+class PlanRequest(msgspec.Struct, kw_only=True):
+    model: str = ""
+    name: str = ""
     options: dict[str, Any] = {}
 
 

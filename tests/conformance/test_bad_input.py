@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from corectl.messages import LoadOptions, SamplingOptions
 from tests.conftest import DATA, GREEDY, MODEL, Server
 
 SOON = 5.0
@@ -134,6 +135,100 @@ WRONG = {
 @pytest.mark.parametrize(("fields", "named"), WRONG.values(), ids=WRONG)
 def test_values_out_of_range_are_named(victim: Server, fields: bytes, named: str) -> None:
     assert named in _refused(victim, "POST", "/api/generate", _generate(fields))
+
+
+FRACTIONS = ("true", '"7"', "[7]", "{}", "1e400", "-1e39", "1e39", str(10**400))
+INTEGERS = (*FRACTIONS, "-9999999999999999999", "9223372036854775808")
+BAD_OPTIONS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("num_ctx", "num_batch", "num_thread"), ("2147483648", "-1", "-2147483648", *INTEGERS)),
+    "main_gpu": ("2147483648", "-1", *INTEGERS),
+    **dict.fromkeys(("num_gpu", "num_keep", "repeat_last_n"), ("2147483648", "-2", *INTEGERS)),
+    **dict.fromkeys(("num_predict", "top_k"), ("2147483648", "-2147483648", *INTEGERS)),
+    "seed": INTEGERS,
+    "temperature": ("-0.1", *FRACTIONS),
+    **dict.fromkeys(("top_p", "min_p", "typical_p"), ("-0.1", "1.1", *FRACTIONS)),
+    "repeat_penalty": ("0", "-1", *FRACTIONS),
+    **dict.fromkeys(("presence_penalty", "frequency_penalty"), FRACTIONS),
+    "use_mmap": ("0", "1", '"true"', "[true]", "{}"),
+    "stop": (
+        '"x"',
+        "7",
+        "true",
+        "{}",
+        "[7]",
+        "[null]",
+        "[[]]",
+        json.dumps(["x"] * 10_000),
+        json.dumps([LONG]),
+    ),
+}
+
+
+def test_every_option_has_its_bad_values() -> None:
+    assert BAD_OPTIONS.keys() == {*LoadOptions.__struct_fields__, *SamplingOptions.__struct_fields__}
+
+
+@pytest.mark.parametrize("name", BAD_OPTIONS)
+def test_bad_options_are_named(victim: Server, name: str) -> None:
+    for value in BAD_OPTIONS[name]:
+        for path, body in (
+            ("/api/generate", '{"model": "%s", "prompt": "x", "options": {"%s": %s}}'),
+            ("/api/chat", '{"model": "%s", "messages": [{"role": "user"}], "options": {"%s": %s}}'),
+            ("/api/embed", '{"model": "%s", "input": "x", "options": {"%s": %s}}'),
+        ):
+            error = _refused(victim, "POST", path, (body % (MODEL, name, value)).encode())
+            # What is no number of JSON is no option yet.
+            assert f'"{name}"' in error or "options" in error, (path, value[:40], error)
+            assert len(error) < 500
+
+
+EXTREMES: dict[str, tuple[float, ...]] = {
+    **dict.fromkeys(("num_ctx", "num_batch", "num_thread", "num_gpu", "main_gpu"), (2**31 - 1, 0)),
+    **dict.fromkeys(("num_keep", "repeat_last_n", "top_k"), (2**31 - 1, -1)),
+    "num_predict": (2**31 - 1, -(2**31) + 1),
+    "seed": (2**63 - 1, -(2**63) + 1),
+    **dict.fromkeys(("temperature", "repeat_penalty"), (3.4e38,)),
+    **dict.fromkeys(("presence_penalty", "frequency_penalty"), (3.4e38, -3.4e38)),
+    **dict.fromkeys(("top_p", "min_p", "typical_p"), (0.0, 1.0)),
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_extreme_values_are_served_or_refused(victim: Server, name: str) -> None:
+    """The limits of the model, the machine and the contract hold; no engine is brought down."""
+    for value in EXTREMES[name]:
+        options = {"num_ctx": 8, "num_predict": 4, "num_thread": 1, "seed": 1, name: value}
+        body = {"model": MODEL, "prompt": "Count.", "raw": True, "stream": False, "options": options}
+        status, text = _send(victim, "POST", "/api/generate", json.dumps(body).encode())
+        answer = json.loads(text)
+        if status == 200:
+            assert answer["done"] and answer["eval_count"] <= 10 * answer["context_fit"]["num_ctx"]
+        else:
+            assert status == 400 and name in answer["error"], text[:300]
+    assert victim.generate(options={**GREEDY, "num_predict": 2})["done"]
+
+
+@pytest.mark.parametrize(
+    "value", [5, True, ["a"], {"a": 1}, "x" * 257, LONG], ids=lambda value: str(value)[:12]
+)
+def test_a_cache_salt_that_is_none(victim: Server, value: Any) -> None:
+    for path, body in (
+        ("/api/generate", {"model": MODEL, "prompt": "x"}),
+        ("/api/chat", {"model": MODEL, "messages": [{"role": "user", "content": "x"}]}),
+    ):
+        assert "cache_salt" in _refused(
+            victim, "POST", path, json.dumps({**body, "cache_salt": value}).encode()
+        )
+
+
+def test_a_context_above_the_ceiling(tmp_path: Path) -> None:
+    server = Server(tmp_path, CORECTL_MAX_CONTEXT="128")
+    for num_ctx in (129, 2**31 - 1):
+        error = _refused(server, "POST", "/api/generate", _generate(b'"options": {"num_ctx": %d}' % num_ctx))
+        assert "num_ctx" in error and "128" in error
+    reply = server.generate(options={**GREEDY, "num_ctx": 128, "num_predict": 2})
+    assert reply["context_fit"]["num_ctx"] == 128
+    assert server.stop() == 0
 
 
 @pytest.mark.parametrize(

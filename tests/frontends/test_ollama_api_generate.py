@@ -19,6 +19,7 @@ FINAL = {
     *("model", "created_at", "response", "done", "done_reason", "context", "total_duration"),
     *("load_duration", "prompt_eval_count", "prompt_eval_duration", "eval_count", "eval_duration"),
 }
+ADDITIONS = {"context_fit", "prompt_cached_count"}
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
 
@@ -33,7 +34,7 @@ def test_a_stream_is_chunks_and_a_final_one(server: Server) -> None:
         assert list(chunk) == ["model", "created_at", "response", "done"]
         assert chunk["done"] is False and chunk["response"]
     assert all(chunk["model"] == MODEL and TIME.fullmatch(chunk["created_at"]) for chunk in [*chunks, final])
-    assert final.keys() - {"context_fit"} == FINAL
+    assert final.keys() - ADDITIONS == FINAL
     assert final["done"] is True and final["response"] == ""
 
 
@@ -41,7 +42,7 @@ def test_one_reply_is_the_stream_put_together(server: Server) -> None:
     *chunks, final = stream(server, GENERATE, prompt=SKY)
     whole = ask(server, GENERATE, prompt=SKY)
     assert whole["response"] == "".join(chunk["response"] for chunk in chunks)
-    assert whole.keys() == final.keys()
+    assert whole.keys() - ADDITIONS == final.keys() - ADDITIONS
     same = ("done", "done_reason", "context", "prompt_eval_count", "eval_count", "context_fit")
     assert all(whole[key] == final[key] for key in same)
 
@@ -67,6 +68,16 @@ def test_figures(server: Server) -> None:
     assert 0 < reply["prompt_eval_duration"] + reply["eval_duration"] < reply["total_duration"]
     fit = {"num_ctx": 4096, "requested_ctx": 0, "dropped_messages": 0, "dropped_tokens": 0, "shifts": 0}
     assert reply["context_fit"] == fit
+
+
+def test_tokens_that_were_not_computed_again_are_counted(server: Server) -> None:
+    prompt = "Tell me what a cache is, and why it is not a cash."
+    first, again = (ask(server, GENERATE, prompt=prompt) for _ in range(2))
+    assert "prompt_cached_count" not in first or first["prompt_cached_count"] < again["prompt_cached_count"]
+    # One token at least is computed: the first of the answer comes from it.
+    assert 0 < again["prompt_cached_count"] < again["prompt_eval_count"] == first["prompt_eval_count"]
+    assert again["response"] == first["response"]
+    assert "prompt_cached_count" not in ask(server, GENERATE, prompt=prompt, cache_salt="s" * 256)
 
 
 def test_the_end_of_the_text_is_a_stop(server: Server) -> None:

@@ -42,6 +42,24 @@ IGNORED = frozenset(
 INT32 = 2**31 - 1
 INT64 = 2**63 - 1
 FLOAT32 = 3.4e38
+RANGES: dict[str, tuple[float, float]] = {
+    "num_ctx": (0, INT32),
+    "num_batch": (0, INT32),
+    "num_gpu": (-1, INT32),
+    "main_gpu": (0, INT32),
+    "num_thread": (0, INT32),
+    # Some clients draw their seeds from all numbers of 32 or 64 bits.
+    "seed": (-INT64, INT64),
+    "num_keep": (-1, INT32),
+    "repeat_last_n": (-1, INT32),
+    "temperature": (0.0, FLOAT32),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "typical_p": (0.0, 1.0),
+    # Logits are divided by it.
+    "repeat_penalty": (0.01, FLOAT32),
+}
+"""The least and the largest value of an option; the others may have any of 32 bits."""
 MAX_OPTIONS = 256
 MAX_STOPS = 256
 MAX_STOP_LENGTH = 4096
@@ -75,10 +93,8 @@ def read_options(
 
 def _unset_defaults(load: LoadOptions) -> LoadOptions:
     """Values that mean "choose for me" count as not given."""
-    auto = {
-        name: None for name in ("num_ctx", "num_batch", "num_thread") if not (getattr(load, name) or 0) > 0
-    }
-    if (load.num_gpu if load.num_gpu is not None else -1) < 0:
+    auto = {name: None for name in ("num_ctx", "num_batch", "num_thread") if not getattr(load, name)}
+    if load.num_gpu == -1:
         auto["num_gpu"] = None
     return msgspec.structs.replace(load, **auto)
 
@@ -98,20 +114,21 @@ def _value(name: str, value: Any) -> Any:
 def _integer(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadRequest(f'option "{name}" must be of type integer')
-    # Some clients draw their seeds from all numbers of 32 or 64 bits.
-    most = INT64 if name == "seed" else INT32
     # Some clients send every number as a float.
-    if not -most <= value <= most:
-        raise BadRequest(f'option "{name}" must be between {-most} and {most}')
-    return int(value)
+    return int(_within(*RANGES.get(name, (-INT32, INT32)), name, value))
 
 
 def _float(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadRequest(f'option "{name}" must be of type float32')
-    if not -FLOAT32 <= value <= FLOAT32:
-        raise BadRequest(f'option "{name}" is too large')
-    return float(value)
+    return float(_within(*RANGES.get(name, (-FLOAT32, FLOAT32)), name, value))
+
+
+def _within(least: float, most: float, name: str, value: float) -> float:
+    # NaN is neither above nor below anything.
+    if not least <= value <= most:
+        raise BadRequest(f'option "{name}" must be between {least} and {most}')
+    return value
 
 
 def _stops(value: Any) -> tuple[str, ...]:
