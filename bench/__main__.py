@@ -1,25 +1,27 @@
-"""`python -m bench`: prints the figures of docs/performance.md, medians of the rounds."""
+"""`python -m bench`: the figures of docs/performance.md, everything side by side in one run, medians of the rounds."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import psutil
 
-from bench import embedding, masks, rendering
-from bench.served import BenchServer, measure
-from bench.weights import model_path
-
-
-def _bare(streams: int, tokens: int, threads: int) -> float:
-    command = [sys.executable, "-m", "bench.bare", str(streams), str(tokens), str(threads)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+from bench import contention, embedding, masks, rendering
+from bench.kit import Kit, print_table, write_json
+from bench.peers import Peers
+from bench.scenarios import SCENARIOS
+from bench.served import BenchServer
+from bench.weights import gemma3, smollm2
 
 
 def _median(take: Callable[[], float], rounds: int) -> float:
@@ -32,30 +34,12 @@ def _seconds(command: list[str]) -> float:
     return time.perf_counter() - started
 
 
-def _compare(server: BenchServer, streams: int, tokens: int, threads: int, rounds: int) -> None:
-    """Bare loop and server in turn, so that both meet the same neighbours."""
-    measure(server, streams, 8, threads)
-    bare, served = [], []
-    for _ in range(rounds):
-        bare.append(_bare(streams, tokens, threads))
-        served.append(measure(server, streams, tokens, threads))
-    rate = statistics.median(item["rate"] for item in served)
-    ratio = statistics.median(item["rate"] / base for item, base in zip(served, bare, strict=True))
-    first = statistics.median(item["first_token"] for item in served)
-    cpu = statistics.median(item["cpu"] for item in served)
-    print(
-        f"{streams:>7} | {threads:>7} | {statistics.median(bare):>10.1f} | {rate:>10.1f} | {ratio:>5.3f} | "
-        f"{first * 1e3:>14.0f} | {cpu * 1e6:>16.0f}",
-        flush=True,
-    )
-
-
-def _startup(rounds: int) -> None:
-    python = sys.executable
+def _startup(arguments: argparse.Namespace) -> None:
+    rounds, python = arguments.rounds, sys.executable
     help_time = _median(lambda: _seconds([python, "-m", "corectl", "--help"]), rounds)
     empty = _median(lambda: _seconds([python, "-c", "pass"]), rounds)
     imports = _median(lambda: _seconds([python, "-c", "import corectl.server.serve"]), rounds)
-    print(f"python -c pass                    {empty * 1e3:8.0f} ms")
+    print(f"\npython -c pass                    {empty * 1e3:8.0f} ms")
     print(f"corectl --help                    {help_time * 1e3:8.0f} ms")
     print(f"import corectl.server.serve       {imports * 1e3:8.0f} ms")
     startups = []
@@ -66,29 +50,102 @@ def _startup(rounds: int) -> None:
     print(f"corectl serve to its first reply  {statistics.median(startups) * 1e3:8.0f} ms")
 
 
-def main() -> None:
-    """Measures and prints. Run it on a quiet machine; the figures are of this machine only."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=128)
-    cores = psutil.cpu_count(logical=False) or 1
-    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, cores}))
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 4])
-    arguments = parser.parse_args()
-    print(f"{platform.platform()}, {cores} cores, Python {platform.python_version()}, {model_path().name}")
-    print(f"{arguments.rounds} rounds of {arguments.tokens} tokens a stream; medians")
-    print("streams | threads | bare tok/s | HTTP tok/s | ratio | 1st token (ms) | server CPU us/tok")
+def _embedding(arguments: argparse.Namespace) -> None:
     server = BenchServer()
     try:
-        for threads in arguments.threads:
-            for streams in arguments.streams:
-                _compare(server, streams, arguments.tokens, threads, arguments.rounds)
-        embedding.compare(server, arguments.threads, arguments.rounds)
+        embedding.compare(server, [arguments.threads], arguments.rounds)
     finally:
         server.close()
-    rendering.compare(arguments.rounds)
-    _startup(arguments.rounds)
-    masks.compare()
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace], Any]] = {
+    "contention": lambda arguments: contention.compare(arguments.rounds),
+    "embedding": _embedding,
+    "rendering": lambda arguments: rendering.compare(arguments.rounds),
+    "startup": _startup,
+    "masks": lambda arguments: masks.compare(),
+}
+"""What is measured without peers. Whatever they return is written to the file of `--json`."""
+
+
+def _arguments() -> argparse.Namespace:
+    names = [*(scenario.name for scenario in SCENARIOS), *SECTIONS]
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=128, help="tokens of each stream")
+    parser.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1)
+    parser.add_argument("--peer-python", default=sys.executable, help="the Python that has the peers")
+    parser.add_argument("--models", default="smollm2,gemma3", help="which of them, with commas")
+    parser.add_argument("--only", default=",".join(names), help=f"which of {', '.join(names)}")
+    parser.add_argument("--json", type=Path, help="write every round's figures to this file")
+    arguments = parser.parse_args()
+    arguments.only, arguments.models = arguments.only.split(","), arguments.models.split(",")
+    if unknown := set(arguments.only) - set(names):
+        parser.error(f"--only: there is no {', '.join(sorted(unknown))}")
+    return arguments
+
+
+def _heading(peers: Peers) -> dict[str, Any]:
+    packages = ("corectl", "llama-cpp-python", "uvicorn")
+    return {
+        "machine": f"{_processor()}, {psutil.cpu_count(logical=False)} cores, "
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.platform()}",
+        "versions": [
+            f"Python {platform.python_version()}",
+            *(f"{name} {importlib.metadata.version(name)}" for name in packages),
+        ],
+        "peers": peers.report(),
+        "load before": psutil.getloadavg()[0],
+    }
+
+
+def _processor() -> str:
+    """The processor's name; Python itself does not know it on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _scenarios(kit: Kit, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """All that were asked for, model by model, so that the servers of a model are started once."""
+    results: dict[str, Any] = {}
+    for weights in (smollm2(), gemma3(folder)):
+        if weights is None or weights.name not in arguments.models:
+            continue
+        for scenario in SCENARIOS:
+            if scenario.name in arguments.only and weights.name in (scenario.models or arguments.models):
+                found = scenario.run(kit, weights)
+                results[f"{scenario.name} {weights.name}"] = found
+                print_table(scenario, weights.name, found)
+    return results
+
+
+def main() -> None:
+    """Measures and prints. Run it on a quiet machine; the figures are of this machine only."""
+    arguments = _arguments()
+    peers = Peers(arguments.peer_python)
+    heading = _heading(peers)
+    for name, value in heading.items():
+        print(f"{name}: {value if isinstance(value, str | float) else '; '.join(value)}")
+    print(
+        f"{arguments.rounds} rounds, {arguments.tokens} tokens a stream, {arguments.threads} threads; medians"
+    )
+    kit = Kit(rounds=arguments.rounds, tokens=arguments.tokens, threads=arguments.threads, peers=peers)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            results = _scenarios(kit, arguments, Path(folder))
+        finally:
+            kit.close()
+    print()
+    for name, command in kit.commands.items():
+        print(f"{name}: {command}")
+    for name, section in SECTIONS.items():
+        if name in arguments.only:
+            results[name] = section(arguments)
+    if arguments.json:
+        write_json(arguments.json, {**heading, "commands": kit.commands}, results)
 
 
 if __name__ == "__main__":

@@ -1,32 +1,86 @@
-"""The ceiling: llama.cpp's own loop, without a server. `python -m bench.bare STREAMS TOKENS THREADS` prints tokens/s.
+"""The ceiling: llama.cpp's own loop, without a server. `python -m bench.bare WEIGHTS CELLS THREADS`.
 
 Decode, sample, append; one `llama_decode` per step for all streams, with the samplers and the key-value pool that the
-server uses. Nothing is turned into text. Prefill is not counted.
+server uses. Nothing is turned into text. For each line of JSON that it reads (`prompts`, `tokens`) it prints one:
+tokens a second of all streams together without the prompts, and seconds from the first prompt to its first token.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import llama_cpp
 
-from bench.weights import NUM_CTX, PROMPTS, chat_text, model_path
+BATCH = 512
+MAX_STREAMS = 16
 
-POOL = 2 * NUM_CTX
+
+class BareLoop:
+    """The loop in a process of its own, where it has the machine's memory as a server has it."""
+
+    def __init__(self, weights: Path, cells: int, threads: int) -> None:
+        self.command = [sys.executable, "-m", "bench.bare", str(weights), str(cells), str(threads)]
+        self._process = subprocess.Popen(
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def measure(self, prompts: list[str], tokens: int) -> dict[str, float]:
+        """`tok/s`, and `first`: seconds to the first token of the first prompt."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(json.dumps({"prompts": prompts, "tokens": tokens}), file=self._process.stdin, flush=True)
+        return dict(json.loads(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        self._process.communicate()
 
 
-def _context(threads: int) -> tuple[Any, Any]:
-    llama_cpp.llama_log_set(_SILENT, None)
-    model = llama_cpp.llama_model_load_from_file(
-        str(model_path()).encode(), llama_cpp.llama_model_default_params()
-    )
-    params = llama_cpp.llama_context_default_params()
-    params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = POOL, 512, 512, 16
-    params.n_threads = params.n_threads_batch = threads
-    params.kv_unified, params.no_perf = True, True
-    return model, llama_cpp.llama_init_from_model(model, params)
+class _Loop:
+    def __init__(self, weights: str, cells: int, threads: int) -> None:
+        llama_cpp.llama_log_set(_SILENT, None)
+        model = llama_cpp.llama_model_load_from_file(weights.encode(), llama_cpp.llama_model_default_params())
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = cells, BATCH, BATCH, MAX_STREAMS
+        params.n_threads = params.n_threads_batch = threads
+        params.kv_unified, params.no_perf = True, True
+        self._context = llama_cpp.llama_init_from_model(model, params)
+        self._vocab = llama_cpp.llama_model_get_vocab(model)
+        self._batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
+
+    def measure(self, prompts: list[str], tokens: int) -> dict[str, float]:
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
+        samplers = [_sampler() for _ in prompts]
+        asked = time.perf_counter()
+        state, first = [], 0.0
+        for stream, prompt in enumerate(prompts):
+            read = _tokens(self._vocab, prompt)
+            self._prefill(stream, read)
+            state.append((llama_cpp.llama_sampler_sample(samplers[stream], self._context, -1), len(read)))
+            first = first or time.perf_counter() - asked
+        started = time.perf_counter()
+        for _ in range(tokens):
+            self._batch.n_tokens = 0
+            where = [_add(self._batch, token, place, s, True) for s, (token, place) in enumerate(state)]
+            assert llama_cpp.llama_decode(self._context, self._batch) == 0
+            state = [
+                (llama_cpp.llama_sampler_sample(samplers[s], self._context, where[s]), state[s][1] + 1)
+                for s in range(len(prompts))
+            ]
+        spent = time.perf_counter() - started
+        for sampler in samplers:
+            llama_cpp.llama_sampler_free(sampler)
+        return {"tok/s": len(prompts) * tokens / spent, "first": first}
+
+    def _prefill(self, stream: int, tokens: list[int]) -> None:
+        for begin in range(0, len(tokens), BATCH):
+            self._batch.n_tokens = 0
+            for place in range(begin, min(begin + BATCH, len(tokens))):
+                _add(self._batch, tokens[place], place, stream, place == len(tokens) - 1)
+            assert llama_cpp.llama_decode(self._context, self._batch) == 0
 
 
 def _sampler() -> Any:
@@ -58,37 +112,18 @@ def _add(batch: Any, token: int, position: int, stream: int, output: bool) -> in
     return int(index)
 
 
-def measure(streams: int, tokens: int, threads: int) -> float:
-    """Tokens per second of all streams together, over `tokens` steps after the prompts."""
-    model, context = _context(threads)
-    vocab = llama_cpp.llama_model_get_vocab(model)
-    samplers = [_sampler() for _ in range(streams)]
-    batch = llama_cpp.llama_batch_init(512, 0, 1)
-    state: list[tuple[int, int]] = []
-    for stream in range(streams):
-        prompt = _tokens(vocab, chat_text(PROMPTS[stream]))
-        batch.n_tokens = 0
-        for position, token in enumerate(prompt):
-            last = _add(batch, token, position, stream, position == len(prompt) - 1)
-        assert llama_cpp.llama_decode(context, batch) == 0
-        state.append((llama_cpp.llama_sampler_sample(samplers[stream], context, last), len(prompt)))
-    started = time.perf_counter()
-    for _ in range(tokens):
-        batch.n_tokens = 0
-        where = [_add(batch, token, position, s, True) for s, (token, position) in enumerate(state)]
-        assert llama_cpp.llama_decode(context, batch) == 0
-        state = [
-            (llama_cpp.llama_sampler_sample(samplers[s], context, where[s]), state[s][1] + 1)
-            for s in range(streams)
-        ]
-    return streams * tokens / (time.perf_counter() - started)
-
-
 def _ignore(level: int, text: bytes, data: Any) -> None:
     """llama.cpp's log is not part of the figures."""
 
 
 _SILENT = llama_cpp.llama_log_callback(_ignore)
 
+
+def _serve(weights: str, cells: int, threads: int) -> None:
+    loop = _Loop(weights, cells, threads)
+    for line in sys.stdin:
+        print(json.dumps(loop.measure(**json.loads(line))), flush=True)
+
+
 if __name__ == "__main__":
-    print(measure(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    _serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,156 @@
+"""Shared cores: what is left of a model's speed when another program computes, and when two models do.
+
+`python -m bench.contention`. Each figure is a ratio of rates within one round; medians of the rounds. A rate is what
+one client gets that asks again as soon as its stream has ended, in tokens per second from its first token on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from bench.served import BenchServer
+from bench.weights import GEMMA_PACKAGE, NUM_CTX, Weights, gemma3, install, smollm2, story
+from bench.wire import Left, NativeForm, Watch, stream
+
+STREAM_TOKENS = 256
+SECONDS = 6.0
+WARM_UP = 3.0
+SETTLE = 1.0
+"""Seconds between two measurements: what the one before has left is over."""
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens per second: of each model alone, of the first while a busy loop takes one core, of both together."""
+
+    first: float
+    busy: float
+    second: float
+    first_together: float
+    second_together: float
+
+    @property
+    def taken(self) -> float:
+        return self.busy / self.first
+
+    @property
+    def together(self) -> float:
+        return self.first_together / self.first + self.second_together / self.second
+
+
+class Round(msgspec.Struct, frozen=True):
+    """One round: with threads that follow the cores, and with as many as there are cores, whatever happens."""
+
+    following: Rates
+    fixed: Rates
+
+    def figures(self) -> dict[str, float]:
+        """The ratios, by what they say."""
+        return {
+            "quiet machine, over fixed threads": self.following.first / self.fixed.first,
+            "one core taken, over quiet": self.following.taken,
+            "two models at once, sum of together over alone": self.following.together,
+            "fixed threads: one core taken, over quiet": self.fixed.taken,
+            "fixed threads: two models at once": self.fixed.together,
+        }
+
+
+class Client:
+    """Asks one server, with a number of threads or with none."""
+
+    def __init__(self, server: BenchServer, threads: int | None) -> None:
+        self._server, self._threads = server, threads
+        self._asked = 0
+
+    def rate(self, model: Weights, seconds: float) -> float:
+        """Tokens per second of one model for so long; where nothing comes it counts as one token."""
+        form = NativeForm(model.name, threads=self._threads, num_ctx=NUM_CTX)
+        watch = Watch()
+        threading.Timer(seconds, watch.leave.set).start()
+        with suppress(Left):
+            while not watch.leave.is_set():
+                self._asked += 1
+                stream(self._server.url, form, story(self._asked), STREAM_TOKENS, watch)
+        times = watch.times
+        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 1 / seconds
+
+    def rates(self, first: Weights, second: Weights, seconds: float) -> Rates:
+        time.sleep(SETTLE)
+        alone = self.rate(first, seconds)
+        with _busy_core():
+            busy = self.rate(first, seconds)
+        time.sleep(SETTLE)
+        other = self.rate(second, seconds)
+        with ThreadPoolExecutor(2) as pool:
+            both = list(pool.map(lambda model: self.rate(model, seconds), (first, second)))
+        return Rates(first=alone, busy=busy, second=other, first_together=both[0], second_together=both[1])
+
+
+@contextmanager
+def _busy_core() -> Iterator[None]:
+    """A foreign program that never rests."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def _client(models: tuple[Weights, ...], threads: int | None) -> Iterator[Client]:
+    """Of a server of its own, that has all models loaded."""
+    server = BenchServer()
+    try:
+        client = Client(server, threads)
+        for model in models:
+            install(model, server.url)
+            client.rate(model, WARM_UP)
+        yield client
+    finally:
+        server.close()
+
+
+def compare(rounds: int, seconds: float = SECONDS) -> list[Round]:
+    """Prints the figures of each round, then their medians; returns the rounds."""
+    cores = psutil.cpu_count(logical=False) or 1
+    print(f"\nShared cores ({cores} of them, {seconds:.0f} s for each rate)")
+    with tempfile.TemporaryDirectory() as folder:
+        second = gemma3(Path(folder))
+        if second is None:
+            print(f"not measured: pip install {GEMMA_PACKAGE.replace('_', '-')}")
+            return []
+        models = (smollm2(), second)
+        taken: list[Round] = []
+        with _client(models, None) as following, _client(models, cores) as fixed:
+            for _ in range(rounds):
+                taken.append(Round(following.rates(*models, seconds), fixed.rates(*models, seconds)))
+                print("  ".join(f"{value:.3f}" for value in taken[-1].figures().values()), flush=True)
+    for name in taken[0].figures():
+        print(f"{statistics.median(item.figures()[name] for item in taken):6.3f}  {name}", flush=True)
+    return taken
+
+
+def main() -> None:
+    """Measures and prints. On a machine that does nothing else."""
+    parser = argparse.ArgumentParser(prog="python -m bench.contention", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="for each rate")
+    arguments = parser.parse_args()
+    compare(arguments.rounds, arguments.seconds)
+
+
+if __name__ == "__main__":
+    main()
