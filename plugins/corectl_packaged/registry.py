@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import logging
+import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -43,18 +44,36 @@ class PackagedModels:
 
     name = "packaged"
 
+    def __init__(self) -> None:
+        self._known: tuple[tuple[int, ...], tuple[Offer, ...]] = ((), ())
+
     def list(self) -> Iterable[ModelRecord]:
         """One that is damaged is logged and left out."""
-        for offer in _offers():
+        for offer in self._offers():
             record = _record_or_none(offer)
             if record is not None:
                 yield record
 
     def find(self, name: ModelName) -> ModelRecord | None:
-        for offer in _offers():
+        for offer in self._offers():
             if offer.name.key == name.key:
                 return _record_or_none(offer)
         return None
+
+    def _offers(self) -> tuple[Offer, ...]:
+        """What is installed. Reading all distributions takes milliseconds, so only after something has changed."""
+        places = tuple(map(_changed, sys.path))
+        if self._known[0] != places:
+            self._known = places, tuple(_offers())
+        return self._known[1]
+
+
+def _changed(place: str) -> int:
+    """When something was installed into a folder last, in nanoseconds; 0 where there is no folder."""
+    try:
+        return Path(place).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _offers() -> Iterator[Offer]:

@@ -115,17 +115,18 @@ def test_where_images_stand(seeing: Server) -> None:
 
 def test_images_go_with_dropped_messages(seeing: Server) -> None:
     messages = [
-        user("One " * 60, image(1)),
-        {"role": "assistant", "content": "No " * 120},
+        user("One " * 100, image(1)),
+        {"role": "assistant", "content": "No " * 2040},
         user("What is it?", image(2)),
     ]
-    options = {**OPTIONS, "num_ctx": 128}
+    # No model that sees has less.
+    options = {**OPTIONS, "num_ctx": 2048}
     reply = chat(seeing, *messages, options=options).raise_for_status().json()
     assert reply["context_fit"]["dropped_messages"] == 2
     alone = chat(seeing, messages[-1], options=options).raise_for_status().json()
     assert reply["message"] == alone["message"]
     assert reply["prompt_eval_count"] == alone["prompt_eval_count"]
-    too_long = chat(seeing, user("One " * 200, image(1)), options=options)
+    too_long = chat(seeing, user("One " * 2500, image(1)), options=options)
     assert too_long.status_code == 400 and "nothing can be cut from a prompt with images" in too_long.text
 
 
