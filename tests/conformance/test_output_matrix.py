@@ -7,6 +7,7 @@ the grammar that does the work.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 from collections.abc import Iterator
 from itertools import product
@@ -84,6 +85,7 @@ QUESTION = "Give me a JSON object with a name and an age."
 THINK = (True, False)
 STREAM = (True, False)
 TOOL_USE = ("none", "auto", "required")
+SALTS = itertools.count()
 CELLS = list(product(THINK, STREAM, FORMATS, TOOL_USE))
 
 
@@ -108,6 +110,7 @@ def gemma(matrix: Server, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def body(model: str, think: bool, form: str, tools: str, **more: Any) -> dict[str, Any]:
+    """Each prompt is computed afresh, on a fixed number of threads: otherwise a close decision may fall another way."""
     wanted = {"tools": TOOLS, "tool_choice": tools} if tools != "none" else {}
     return {
         "model": model,
@@ -116,7 +119,8 @@ def body(model: str, think: bool, form: str, tools: str, **more: Any) -> dict[st
         **({"think_budget": 12} if think else {}),
         **({"format": FORMATS[form]} if FORMATS[form] else {}),
         **wanted,
-        "options": {**GREEDY, "num_predict": 160, "repeat_penalty": 1.3},
+        "options": {**GREEDY, "num_predict": 160, "repeat_penalty": 1.3, "num_thread": 1},
+        "cache_salt": f"{next(SALTS)}",
         **more,
     }
 
@@ -148,7 +152,8 @@ def obeys(reply: dict[str, Any], think: bool, form: str, tools: str) -> None:
         # What there is of one call more, or of the end of the last: nothing is lost.
         content = content.partition("<tool_call>")[0].removeprefix("</tool_call>").strip()
         content = "" if "</tool_call>".startswith(content) else content
-    assert "think>" not in content and "tool_call>" not in content
+    for tag in ("<think>", "</think>", "<tool_call>", "</tool_call>"):
+        assert tag not in content
     if tools == "required" or (calls and form != "none"):
         assert not content.strip()
     elif form == "none":

@@ -192,3 +192,14 @@ def test_nonsense_is_a_decode_error(pair: Any, body: bytes) -> None:
 def test_any_text_survives(deltas: list[tuple[int, str]]) -> None:
     step = protocol.Step(1, 2, [(id, Delta(text)) for id, text in deltas], [])
     assert protocol.to_server.decode(frame(step)[HEADER:]) == step
+
+
+def test_half_a_surrogate_pair_is_no_end_of_the_conversation() -> None:
+    call = Message(role="assistant", tool_calls=({"a\udc00": ["x\ud800y", "\ud83d\ude00"]},))
+    prompt = ChatPrompt(template=TEMPLATE, messages=(call,))
+    sent = protocol.Complete(1, Completion(prompt=prompt, sampling=SAMPLING))
+    received = protocol.to_runner.decode(protocol.frame(sent)[protocol.HEADER :])
+    assert isinstance(received, protocol.Complete) and isinstance(received.request.prompt, ChatPrompt)
+    assert received.request.prompt.messages[0].tool_calls == ({"a\ufffd": ["x\ufffdy", "\U0001f600"]},)
+    failed = protocol.frame(protocol.Failed(1, "code", "\ud800"))
+    assert protocol.to_server.decode(failed[protocol.HEADER :]) == protocol.Failed(1, "code", "\ufffd")

@@ -106,8 +106,13 @@ class Emitter:
                 failed.append(protocol.Failed(sampled.id, EngineError.code, f"{type(exc).__name__}: {exc}"))
         for ended in output.ended:
             stream = self._streams.pop(ended.id, None)
-            if stream is not None:
+            if stream is None:
+                continue
+            try:
                 self._finish(ended, stream, deltas, finished, failed)
+            except Exception as exc:
+                log.exception("the end of an output could not be read")
+                failed.append(protocol.Failed(ended.id, EngineError.code, f"{type(exc).__name__}: {exc}"))
         self._sender.send(protocol.Step(output.sequences, output.tokens, deltas, finished, output.state))
         # After the step, so that no text is lost.
         for failure in failed:

@@ -118,7 +118,15 @@ class Intake:
             with self._lock:
                 if item.id in self._pending:
                     self._pending.discard(item.id)
-                    deliver()
+                    self._deliver(item.id, deliver)
+
+    def _deliver(self, id: int, deliver: Deliver) -> None:
+        """This thread must outlive whatever cannot be delivered: all later requests wait for it."""
+        try:
+            deliver()
+        except Exception as exc:
+            log.exception("a request could not be handed on")
+            self._failing(id, CorectlError.code, type(exc).__name__)()
 
     def _failing(self, id: int, code: str, message: str) -> Deliver:
         return lambda: self._sender.send(protocol.Failed(id, code, message))

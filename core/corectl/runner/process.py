@@ -136,7 +136,7 @@ class RunnerProcess:
         """Takes what has arrived; waits for something if there is nothing to compute. False at the end."""
         while True:
             busy = not (self._loop.idle and self._encoding.idle)
-            if not busy:
+            if self._loop.idle:
                 self._flush()
             try:
                 item = self._inbox.get(block=not busy)

@@ -121,26 +121,43 @@ def frame(value: ToRunner | ToServer) -> bytes:
     buffer = bytearray(HEADER)
     try:
         _encoder.encode_into(value, buffer, HEADER)
-    except OverflowError:
-        buffer[HEADER:] = _encoder.encode(_within_64_bits(value))
+    except (OverflowError, UnicodeEncodeError):
+        buffer[HEADER:] = _encoder.encode(_encodable(value))
     buffer[:HEADER] = (len(buffer) - HEADER).to_bytes(HEADER, "big")
     return bytes(buffer)
 
 
-def _within_64_bits(value: ToRunner | ToServer) -> Any:
-    """A value whose whole numbers msgpack has: larger ones, which JSON allows in tools, become floating point."""
+def _encodable(value: ToRunner | ToServer) -> Any:
+    """A value that msgpack has: larger whole numbers, which JSON allows in tools, become floating point.
+
+    Halves of surrogate pairs, which templates and models can write, become U+FFFD.
+    """
     plain = msgspec.to_builtins(value, builtin_types=(bytes,), enc_hook=str)
-    level = [plain]
+    level = [list(plain)]
+    top = level[0]
     while level:
         inner: list[Any] = []
         for item in level:
-            for key, child in item.items() if isinstance(item, dict) else enumerate(item):
+            for key, child in list(item.items() if isinstance(item, dict) else enumerate(item)):
                 if isinstance(child, dict | list | tuple):
-                    inner.append(child)
+                    item[key] = list(child) if isinstance(child, tuple) else child
+                    inner.append(item[key])
                 elif type(child) is int and not -(2**63) <= child < 2**64:
                     item[key] = _as_float(child)
+                elif isinstance(child, str) and not _is_text(child):
+                    item[key] = _whole_characters(child)
+                if isinstance(key, str) and not _is_text(key):
+                    item[_whole_characters(key)] = item.pop(key)
         level = inner
-    return plain
+    return top
+
+
+def _is_text(text: str) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _whole_characters(text: str) -> str:
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _as_float(number: int) -> float:

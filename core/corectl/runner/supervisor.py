@@ -247,7 +247,9 @@ class Runner:
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.kill()
-            await self._process.wait()
+            # One that hangs in a driver is never gone.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), STOP_GRACE)
 
     def received(self, value: protocol.ToServer) -> None:
         """Takes one frame from the process."""
@@ -282,11 +284,17 @@ class Runner:
         self._background(self._bury())
 
     def _give_up(self, why: str) -> None:
-        """The process hangs: it is killed, and what follows is as after a crash."""
+        """The process hangs: it is killed, and what follows is as after a crash.
+
+        Its streams are told at once, and not when it is gone: one that hangs in a driver cannot even be killed.
+        """
         self._hung = why
         log.error("runner %d hangs (%s) and is killed", self.pid, why)
         with suppress(ProcessLookupError):
             self._process.kill()
+        for stream in list(self._streams.values()):
+            stream.put(RunnerDied(f"{DIED} (it hung: {why})"))
+        self._transport.abort()
 
     async def _bury(self) -> None:
         with suppress(TimeoutError):
@@ -361,7 +369,8 @@ class Runner:
             if self._generating and self._last_output is not None:
                 stats.gaps.observe(now - self._last_output)
             self._last_output = now
-            self._generating.update([id for id, _ in step.deltas])
+            # A client that has left may still be in the step that was on its way.
+            self._generating.update([id for id, _ in step.deltas if id in self._streams])
         for id, _ in step.finished:
             self._generating.discard(id)
 
