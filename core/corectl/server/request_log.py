@@ -26,7 +26,7 @@ class RequestLog:
     """Gives each request a `Trace`, and writes it down at the end.
 
     A client may name its request with `X-Request-ID`; anything but 1 to 64 letters, digits and `._:-` is replaced. The
-    line never has what the client wrote: no prompt, no query, no key.
+    line never has a prompt, a query, a header or a body; the path is as the client wrote it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
