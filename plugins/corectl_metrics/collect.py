@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 
@@ -73,12 +74,12 @@ GAUGES: tuple[tuple[str, str, Callable[[LoadedModel], float]], ...] = (
         lambda m: max(m.active - m.stats.state.waiting, 0),
     ),
     ("num_requests_waiting", "requests that wait inside the runner", lambda m: m.stats.state.waiting),
-    ("kv_cache_usage_perc", "cells of running requests; 1 is all", lambda m: _used(m)),
-    ("kv_cells", "cells of the key-value memory", lambda m: m.stats.state.cells or m.info.cells),
+    ("kv_cells", "cells of the key-value memory", lambda m: _cells(m)),
     ("kv_cells_kept", "cells that are only kept for later requests", lambda m: m.stats.state.cells_idle),
     ("threads", "CPU threads of the last step", lambda m: m.stats.state.threads or m.info.num_thread),
     ("snapshot_bytes", "host memory of saved states", lambda m: m.stats.state.snapshot_bytes),
 )
+"""Of several runners of one name, the sum is shown."""
 
 
 class Metrics(Collector):
@@ -89,9 +90,12 @@ class Metrics(Collector):
         self._scheduler = scheduler
 
     def collect(self) -> Iterator[Metric]:
-        loaded = {model.record.name.short: model for model in self._scheduler.loaded()}
+        living: dict[str, list[LoadedModel]] = {}
+        for runner in self._scheduler.runners():
+            living.setdefault(self._ledger.name_of(runner), []).append(runner)
         rows = [
-            (name, totals, _steps(totals, loaded.get(name))) for name, totals in self._ledger.models.items()
+            (name, totals, totals.steps.with_runners([runner.stats for runner in living.get(name, ())]))
+            for name, totals in self._ledger.models.items()
         ]
         for name, text, value in COUNTERS:
             counter = CounterMetricFamily(f"corectl_{name}", text, labels=[MODEL])
@@ -110,7 +114,7 @@ class Metrics(Collector):
                 found = histogram(totals, steps)
                 family.add_metric([model], _buckets(found), found.total)
             yield family
-        yield from _gauges(loaded)
+        yield from _gauges(living)
         yield from self._server()
 
     def _server(self) -> Iterable[Metric]:
@@ -127,27 +131,45 @@ class Metrics(Collector):
         yield info
 
 
-def _gauges(loaded: dict[str, LoadedModel]) -> Iterable[Metric]:
+def _gauges(living: dict[str, list[LoadedModel]]) -> Iterable[Metric]:
     for name, text, value in GAUGES:
         gauge = GaugeMetricFamily(f"corectl_{name}", text, labels=[MODEL])
-        for model, entry in loaded.items():
-            gauge.add_metric([model], value(entry))
+        for model, runners in living.items():
+            gauge.add_metric([model], sum(map(value, runners)))
         yield gauge
+    usage = GaugeMetricFamily(
+        "corectl_kv_cache_usage_perc", "cells of running requests; 1 is all", labels=[MODEL]
+    )
+    for model, runners in living.items():
+        cells = sum(map(_cells, runners))
+        usage.add_metric([model], sum(map(_used, runners)) / cells if cells else 0.0)
+    yield usage
     memory = GaugeMetricFamily("corectl_model_memory_bytes", "by device", labels=[MODEL, "device", "kind"])
-    for model, entry in loaded.items():
-        for kind, uses in (("estimated", entry.placement.estimated), ("measured", entry.info.measured)):
-            for use in uses:
-                memory.add_metric([model, use.device, kind], use.total)
+    for labels, size in _memory(living).items():
+        memory.add_metric(labels, size)
     yield memory
 
 
-def _steps(totals: Totals, model: LoadedModel | None) -> Steps:
-    return totals.steps if model is None else totals.steps.with_runner(model.stats)
+def _memory(living: dict[str, list[LoadedModel]]) -> Counter[tuple[str, str, str]]:
+    """Bytes by model, device, and whether they are estimated or measured."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    for model, runners in living.items():
+        for runner in runners:
+            for kind, uses in (
+                ("estimated", runner.placement.estimated),
+                ("measured", runner.info.measured),
+            ):
+                for use in uses:
+                    found[model, use.device, kind] += use.total
+    return found
 
 
-def _used(model: LoadedModel) -> float:
-    state = model.stats.state
-    return (state.cells_used - state.cells_idle) / state.cells if state.cells else 0.0
+def _cells(model: LoadedModel) -> int:
+    return model.stats.state.cells or model.info.cells
+
+
+def _used(model: LoadedModel) -> int:
+    return model.stats.state.cells_used - model.stats.state.cells_idle
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import msgspec
 
@@ -46,11 +47,12 @@ class Steps(msgspec.Struct):
         self.sizes.add(stats.sizes)
         self.gaps.add(stats.gaps)
 
-    def with_runner(self, stats: StepStats) -> Steps:
-        """These and those of a runner that still lives."""
-        both = msgspec.structs.replace(self, sizes=self.sizes.copy(), gaps=self.gaps.copy())
-        both.add(stats)
-        return both
+    def with_runners(self, living: Iterable[StepStats]) -> Steps:
+        """These and those of runners that still live."""
+        together = msgspec.structs.replace(self, sizes=self.sizes.copy(), gaps=self.gaps.copy())
+        for stats in living:
+            together.add(stats)
+        return together
 
 
 class Totals(msgspec.Struct):
@@ -107,6 +109,11 @@ class Ledger:
     def corectl_request_finished(self, request: RequestSummary) -> None:
         # A second name of weights that are in memory never causes a load of its own.
         self._of(request.model, known=request.usage is not None).take(request)
+
+    def name_of(self, model: LoadedModel) -> str:
+        """The name under which a model that has been loaded is counted."""
+        name = model.record.name.short
+        return name if name in self.models else OTHER
 
     def _of(self, name: str, *, known: bool) -> Totals:
         if name not in self.models and not (known and len(self.models) < MAX_MODELS):

@@ -151,7 +151,7 @@ def obeys(reply: dict[str, Any], think: bool, form: str, tools: str) -> None:
     if calls and cut_off:
         # What there is of one call more, or of the end of the last: nothing is lost.
         content = content.partition("<tool_call>")[0].removeprefix("</tool_call>").strip()
-        content = "" if "</tool_call>".startswith(content) else content
+        content = "" if any(tag.startswith(content) for tag in ("<tool_call>", "</tool_call>")) else content
     tags = ("<think>", "</think>", "<tool_call>", "</tool_call>")
     if form == "none":
         # What a base model writes freely may have tags of its own further on.

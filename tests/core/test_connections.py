@@ -27,10 +27,10 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @asynccontextmanager
-async def serving(**limits: Any) -> AsyncIterator[Connect]:
+async def serving(application: Any = app, **limits: Any) -> AsyncIterator[Connect]:
     """A server whose connections have these limits."""
     kind = type("Limited", (Connection,), limits)
-    config = uvicorn.Config(app, http=kind, lifespan="off", log_config=None)
+    config = uvicorn.Config(application, http=kind, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
     server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]
@@ -41,6 +41,14 @@ async def serving(**limits: Any) -> AsyncIterator[Connect]:
         server.should_exit = True
         await task
         listener.close()
+
+
+async def until_closed(reader: asyncio.StreamReader) -> bytes:
+    """What still comes; a connection that is closed while a client writes to it is reset."""
+    try:
+        return await reader.read()
+    except ConnectionResetError:
+        return b""
 
 
 async def answer(connect: Connect, request: bytes = REQUEST) -> bytes:
@@ -67,7 +75,7 @@ def test_a_head_that_drips_has_one_deadline() -> None:
     async def story() -> None:
         async with serving(head_seconds=0.2) as connect:
             reader, writer = await connect()
-            ended = asyncio.ensure_future(reader.read())
+            ended = asyncio.ensure_future(until_closed(reader))
             writer.write(b"GET / HTTP/1.1\r\n")
             while not ended.done():
                 writer.write(b"x: y\r\n")
@@ -89,6 +97,57 @@ def test_a_request_in_time_is_answered_and_so_is_the_next() -> None:
             writer.close()
 
     play(story())
+
+
+def test_empty_lines_after_an_answer_do_not_keep_a_connection() -> None:
+    async def story() -> None:
+        async with serving(head_seconds=0.2) as connect:
+            reader, writer = await connect()
+            writer.write(REQUEST)
+            assert (await reader.read(65536)).startswith(b"HTTP/1.1 200")
+            ended = asyncio.ensure_future(until_closed(reader))
+            while not ended.done():
+                writer.write(b"\r\n")
+                await asyncio.sleep(0.02)
+            assert ended.result() == b""
+            writer.close()
+
+    play(story())
+
+
+def test_a_second_head_that_never_ends_does_not_outlive_a_long_answer() -> None:
+    answering = asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await answering.wait()
+        await app(scope, receive, send)
+
+    async def story() -> None:
+        async with serving(slow, head_seconds=0.1) as connect:
+            reader, writer = await connect()
+            writer.write(REQUEST + b"GET / HT")
+            # Longer than a head may take: the first request is not to suffer from the second.
+            await asyncio.sleep(0.35)
+            answering.set()
+            assert (await reader.read()).startswith(b"HTTP/1.1 200")
+            writer.close()
+
+    play(story())
+
+
+def test_refusals_are_summed_up_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        async with serving(most=1) as connect:
+            _, writer = await connect()
+            await asyncio.sleep(0.05)
+            for _ in range(5):
+                assert (await answer(connect, b"")).startswith(b"HTTP/1.1 503 ")
+            writer.close()
+
+    play(story())
+    assert [line for line in caplog.messages if "refused" in line] == [
+        "1 connections were refused: there are 1 already"
+    ]
 
 
 def test_one_connection_too_many_is_told_so() -> None:

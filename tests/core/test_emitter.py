@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from corectl.errors import EngineError
 from corectl.messages import Completion, Delta, Fit, RawPrompt, SamplingOptions, Usage
 from corectl.output.plain import PlainReader
 from corectl.runner import protocol
-from corectl.runner.emitter import Emitter, OutputStream, Sender
+from corectl.runner.emitter import Emitter, EmitterThread, Outlet, OutputStream, Sender
 from corectl.runner.engine import Candidate, Sampled
 from corectl.runner.job import Ended, Job, StepOutput
 from corectl.runner.prepare import Prepared
@@ -51,10 +50,11 @@ class Recorder(Sender):
 
 
 class Stage:
-    def __init__(self) -> None:
+    def __init__(self, *, beside: bool) -> None:
         self.sender = Recorder()
         self.stops: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self.emitter = Emitter(Tokenizer(), self.sender, self.stops.put)
+        emitter = Emitter(Tokenizer(), self.sender, self.stops.put)
+        self.emitter: Outlet = EmitterThread(emitter) if beside else emitter
 
     def open(self, id: int, *stop: str, context: bool = False) -> None:
         request = Completion(
@@ -75,11 +75,12 @@ class Stage:
         self.emitter.put(
             StepOutput(sequences=len(texts), tokens=len(texts), sampled=sampled, ended=list(ended))
         )
+        self.emitter.flush()
 
 
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    yield Stage()
+@pytest.fixture(params=[False, True], ids=["between steps", "beside the engine"])
+def stage(request: pytest.FixtureRequest) -> Stage:
+    return Stage(beside=request.param)
 
 
 def end(id: int, reason: str = "length", **changes: Any) -> Ended:
@@ -153,11 +154,28 @@ def test_a_dropped_stream_gets_nothing_more(stage: Stage) -> None:
     assert stage.sender.step() == protocol.Step(1, 1, [], [])
 
 
+def test_beside_the_engine_output_waits_until_it_computes_and_keeps_its_order() -> None:
+    stage = Stage(beside=True)
+    stage.open(1)
+    first, second = (
+        StepOutput(sequences=1, tokens=1, sampled=[Sampled(1, FIRST + ord(letter))], ended=[])
+        for letter in "ab"
+    )
+    stage.emitter.put(first)
+    with pytest.raises(queue.Empty):
+        stage.sender.sent.get(timeout=0.05)
+    stage.emitter.put(second)
+    assert stage.sender.step().deltas == [(1, Delta("a"))]
+    stage.emitter.drop(1)
+    assert stage.sender.step().deltas == [(1, Delta("b"))]
+
+
 def test_probabilities(stage: Stage) -> None:
     stage.open(1)
     a, b = (Candidate(FIRST + byte, -0.5) for byte in (ord("a"), 0xFF))
     sampled = Sampled(1, a.token, a, (a, b))
     stage.emitter.put(StepOutput(sequences=1, tokens=1, sampled=[sampled], ended=[]))
+    stage.emitter.flush()
     ((_, delta),) = stage.sender.step().deltas
     (logprob,) = delta.logprobs
     assert (logprob.chosen.token, logprob.chosen.logprob) == ("a", -0.5)

@@ -1,65 +1,12 @@
-"""The scheduler's state machine, event by event."""
+"""The scheduler's state machine, event by event: who waits, who is served, and when a model is loaded anew."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import pytest
-
 from corectl.errors import Busy, CorectlError, LoadFailed
-from corectl.messages import LoadOptions
-from corectl.runner.engine import Placement
-from corectl.scheduler.core import SchedulerCore
-from corectl.scheduler.events import Action, Grant, Reject, Request, Start, Stop
-from corectl.scheduler.policy import PlacementQuestion, Resident, WaitingRequest
+from corectl.scheduler.events import Action, Grant, Reject, Start, Stop
+from tests.core.scheduling import core, ready, request
 
 BROKEN = LoadFailed("broken")
-
-
-class Policy:
-    """First come, first served; the idle one with the shortest keep-alive goes. Keeps what it was asked."""
-
-    name = "test"
-
-    def __init__(self) -> None:
-        self.asked: list[Sequence[Resident]] = []
-
-    def next_request(self, waiting: Sequence[WaitingRequest]) -> int:
-        return waiting[0].id
-
-    def evict(self, resident: Sequence[Resident]) -> str:
-        self.asked.append(resident)
-        return min(resident, key=lambda item: (item.active > 0, item.keep_alive, item.model)).model
-
-    def place(self, question: PlacementQuestion) -> Placement | None:
-        raise NotImplementedError
-
-
-def core(max_loaded: int = 2, max_queue: int = 100, policy: Policy | None = None) -> SchedulerCore:
-    return SchedulerCore(policy or Policy(), max_loaded=max_loaded, max_queue=max_queue)
-
-
-def request(
-    id: int,
-    model: str = "a",
-    *,
-    ctx: int = 4096,
-    keep: float = 300.0,
-    now: float = 0.0,
-    threads: int = 0,
-    automatic: bool = False,
-) -> Request:
-    options = LoadOptions(num_ctx=ctx, num_thread=threads or None)
-    return Request(id=id, model=model, options=options, keep_alive=keep, arrived=now, automatic=automatic)
-
-
-def ready(
-    scheduler: SchedulerCore, id: int, model: str = "a", *, keep: float = 300.0, now: float = 0.0
-) -> None:
-    """Loads a model for a request, which then ends."""
-    assert scheduler.arrive(request(id, model, keep=keep, now=now)) == [Start(model, id)]
-    assert scheduler.loaded(model, 100, now) == [Grant(id, model)]
-    scheduler.release(id, now)
 
 
 def test_the_first_request_loads_and_the_second_shares() -> None:
@@ -247,49 +194,6 @@ def test_a_model_stays_if_the_one_who_wanted_it_otherwise_has_left() -> None:
     assert scheduler.next_expiry() is None
 
 
-def test_a_model_stays_if_the_one_for_whom_it_made_room_has_left() -> None:
-    scheduler = core(max_loaded=1)
-    scheduler.arrive(request(1, "a"))
-    scheduler.loaded("a", 100, 0.0)
-    assert scheduler.arrive(request(2, "b")) == [] == scheduler.arrive(request(3, "a"))
-    assert scheduler.cancel(2, 1.0) == [Grant(3, "a")]
-
-
-def test_an_idle_model_goes_while_a_busy_one_drains() -> None:
-    scheduler = core(max_loaded=2)
-    for id, model in ((1, "a"), (2, "b")):
-        scheduler.arrive(request(id, model, keep=id))
-        scheduler.loaded(model, 100, 0.0)
-    assert scheduler.arrive(request(3, "c")) == [], "both are busy: a drains"
-    assert scheduler.release(2, 1.0) == [Stop("b", "evicted")]
-    assert scheduler.gone("b", 2.0) == [Start("c", 3)]
-    assert scheduler.arrive(request(4, "a", now=2.0)) == [Grant(4, "a")], "it need not go any more"
-
-
-def test_a_load_that_ran_out_of_memory_waits_until_it_is_alone() -> None:
-    scheduler = core(max_loaded=5)
-    ready(scheduler, 1, "a")
-    scheduler.arrive(request(2, "b"))
-    scheduler.loaded("b", 100, 0.0)
-    assert scheduler.arrive(request(3, "c")) == [Start("c", 3)]
-    assert scheduler.no_room("c", 1.0, alone=True) == [Stop("a", "evicted")]
-    assert scheduler.gone("a", 2.0) == [], "b is busy"
-    assert scheduler.arrive(request(4, "b", now=2.0)) == []
-    assert scheduler.release(2, 3.0) == [Stop("b", "evicted")]
-    assert scheduler.gone("b", 4.0) == [Start("c", 3)]
-    assert scheduler.loaded("c", 100, 5.0) == [Grant(3, "c"), Start("b", 4)]
-
-
-def test_no_room_is_not_remembered_when_nobody_waits_any_more() -> None:
-    scheduler = core(max_loaded=5)
-    scheduler.arrive(request(1, "a"))
-    scheduler.loaded("a", 100, 0.0)
-    scheduler.arrive(request(2, "b"))
-    assert scheduler.no_room("b", 1.0, alone=True) == []
-    assert scheduler.cancel(2, 2.0) == []
-    assert scheduler.arrive(request(3, "b", now=3.0)) == [Start("b", 3)]
-
-
 def test_a_context_that_was_lowered_suits_those_who_did_not_ask_for_it() -> None:
     scheduler = core()
     scheduler.arrive(request(1, ctx=32768, automatic=True))
@@ -353,15 +257,6 @@ def test_a_given_up_load_that_succeeds_all_the_same_serves_nobody() -> None:
     assert scheduler.gone("a", 3.0) == [Start("a", 2)]
 
 
-def test_a_given_up_load_without_room_evicts_nobody() -> None:
-    scheduler = core()
-    ready(scheduler, 1, "b")
-    scheduler.arrive(request(2, "a"))
-    scheduler.cancel(2, 1.0)
-    assert scheduler.no_room("a", 2.0) == []
-    assert scheduler.entries["b"].phase == "ready"
-
-
 def test_a_failed_load_fails_those_that_would_have_used_it() -> None:
     scheduler = core()
     scheduler.arrive(request(1))
@@ -369,57 +264,6 @@ def test_a_failed_load_fails_those_that_would_have_used_it() -> None:
     scheduler.arrive(request(3))
     scheduler.arrive(request(4, "b"))
     assert scheduler.load_failed("a", BROKEN, 1.0) == [Reject(1, BROKEN), Reject(3, BROKEN), Start("a", 2)]
-
-
-def test_too_many_models_evict_the_idle_one_with_the_shortest_keep_alive() -> None:
-    policy = Policy()
-    scheduler = core(policy=policy)
-    ready(scheduler, 1, "a", keep=10)
-    scheduler.arrive(request(2, "b", keep=5))
-    scheduler.loaded("b", 100, 7.0)
-    assert scheduler.arrive(request(3, "c", now=9.0)) == [Stop("a", "evicted")]
-    assert policy.asked == [
-        [
-            Resident(model="a", active=0, keep_alive=10, idle=9.0, memory=100),
-            Resident(model="b", active=1, keep_alive=5, idle=0.0, memory=100),
-        ]
-    ]
-    assert scheduler.gone("a", 10.0) == [Start("c", 3)]
-
-
-def test_a_busy_model_is_evicted_when_its_requests_have_ended() -> None:
-    scheduler = core(max_loaded=1)
-    scheduler.arrive(request(1, "a"))
-    scheduler.loaded("a", 100, 0.0)
-    assert scheduler.arrive(request(2, "b")) == []
-    assert scheduler.arrive(request(3, "a")) == []
-    assert scheduler.release(1, 1.0) == [Stop("a", "evicted")]
-    assert scheduler.gone("a", 2.0) == [Start("b", 2)]
-
-
-def test_no_more_than_one_is_evicted_at_a_time() -> None:
-    scheduler = core()
-    ready(scheduler, 1, "a")
-    ready(scheduler, 2, "b")
-    assert scheduler.arrive(request(3, "c")) == [Stop("a", "evicted")]
-    assert scheduler.arrive(request(4, "d")) == []
-
-
-def test_no_room_evicts_and_tries_again() -> None:
-    scheduler = core()
-    ready(scheduler, 1, "a")
-    assert scheduler.arrive(request(2, "b")) == [Start("b", 2)]
-    assert scheduler.no_room("b", 1.0) == [Stop("a", "evicted")]
-    assert scheduler.gone("a", 2.0) == [Start("b", 2)]
-
-
-def test_no_room_with_nothing_to_evict_fails_instead_of_waiting_for_ever() -> None:
-    scheduler = core()
-    scheduler.arrive(request(1, "a"))
-    scheduler.arrive(request(2, "b"))
-    refusal, start = scheduler.no_room("a", 1.0)
-    assert isinstance(refusal, Reject) and isinstance(refusal.error, LoadFailed) and refusal.id == 1
-    assert start == Start("b", 2)
 
 
 def test_a_runner_that_dies_is_replaced_and_late_releases_do_not_count() -> None:
@@ -466,67 +310,6 @@ def test_unload_while_it_loads_waits_for_those_who_asked_for_it() -> None:
     assert scheduler.expire("a") == []
     assert scheduler.loaded("a", 100, 1.0) == [Grant(1, "a")]
     assert scheduler.release(1, 2.0) == [Stop("a", "stopped")]
-
-
-class Unreliable(Policy):
-    """Raises, or chooses what is not there."""
-
-    def __init__(self, chosen: int | str | None) -> None:
-        super().__init__()
-        self.chosen = chosen
-
-    def next_request(self, waiting: Sequence[WaitingRequest]) -> int:
-        if not isinstance(self.chosen, int):
-            return super().next_request(waiting)
-        if self.chosen < 0:
-            raise ZeroDivisionError("oops")
-        return self.chosen
-
-    def evict(self, resident: Sequence[Resident]) -> str:
-        if isinstance(self.chosen, int) or not self.chosen:
-            raise ZeroDivisionError("oops")
-        return self.chosen
-
-
-def failures(actions: list[Action]) -> list[tuple[int, str]]:
-    return [(action.id, action.error.message) for action in actions if isinstance(action, Reject)]
-
-
-@pytest.mark.parametrize(("chosen", "why"), [(-1, "ZeroDivisionError: oops"), (77, "chose 77")])
-def test_a_policy_that_cannot_order_fails_the_request_that_was_decided_on(chosen: int, why: str) -> None:
-    scheduler = core(policy=Unreliable(chosen))
-    ((id, message),) = failures(scheduler.arrive(request(1)))
-    assert id == 1 and "scheduler policy 'test' failed" in message and why in message
-    assert not scheduler.entries and scheduler.waiting == 0
-
-
-def test_a_policy_that_chooses_a_request_of_a_loaded_model_does_not_replace_it() -> None:
-    scheduler = core(policy=Unreliable(None))
-    scheduler.arrive(request(1, "a"))
-    scheduler.loaded("a", 100, 0.0)
-    scheduler.arrive(request(2, "a", ctx=1))
-    scheduler._policy = Unreliable(2)
-    assert [id for id, _ in failures(scheduler.arrive(request(3, "b")))] == [3]
-    assert scheduler.entries["a"].active == 1
-
-
-@pytest.mark.parametrize("chosen", ["", "nobody"])
-def test_a_policy_that_cannot_evict_fails_the_request_that_was_decided_on(chosen: str) -> None:
-    scheduler = core(max_loaded=1, policy=Unreliable(chosen))
-    scheduler.arrive(request(1, "a"))
-    scheduler.loaded("a", 100, 0.0)
-    assert [id for id, _ in failures(scheduler.arrive(request(2, "b")))] == [2]
-    assert scheduler.arrive(request(3, "a")) == [Grant(3, "a")]
-    assert scheduler.release(1, 1.0) == [] and scheduler.entries["a"].active == 1
-
-
-def test_a_policy_that_cannot_evict_when_there_is_no_room() -> None:
-    scheduler = core(policy=Unreliable(""))
-    scheduler.arrive(request(1, "a"))
-    scheduler.loaded("a", 100, 0.0)
-    scheduler.arrive(request(2, "b"))
-    assert [id for id, _ in failures(scheduler.no_room("b", 1.0))] == [2]
-    assert set(scheduler.entries) == {"a"}
 
 
 def test_errors_are_passed_on_as_they_are() -> None:

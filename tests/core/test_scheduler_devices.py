@@ -118,6 +118,26 @@ def test_nothing_is_evicted_for_a_model_that_would_not_fit_even_then(devices: Ma
     play(story())
 
 
+def test_a_driver_that_fails_once_costs_no_model(devices: MakeDevices) -> None:
+    async def story() -> None:
+        it = devices(cpu(), gpu("x", 2 * GIB), gpu("y", 2 * GIB), max_loaded_models=5)
+        first, held = await served(it, 0, it.a)
+        assert where(first) == {"x": 10}
+        await held.let_go()
+        gone = it.machine.there.pop("x")
+        await it.scheduler.plan(it.b, LoadOptions())
+        loading = it.hold(it.b)
+        await until(lambda: it.scheduler.stats.waiting == 1)
+        it.machine.there["x"] = gone
+        await it.loaded(1)
+        await loading.granted
+        assert unloads() == []
+        await loading.let_go()
+        await it.scheduler.shutdown()
+
+    play(story())
+
+
 def test_a_gpu_that_vanishes_takes_its_models_with_it(devices: MakeDevices) -> None:
     """Known at the next load; then they go, and the next request for them finds another place."""
 

@@ -159,6 +159,42 @@ def test_requests_while_a_runner_dies_wait_for_the_next_one(stage: MakeStage) ->
     play(story())
 
 
+def test_a_runner_that_crashes_while_it_drains_has_died(stage: MakeStage) -> None:
+    async def story() -> None:
+        it = stage()
+        held = it.hold()
+        runner = await it.loaded(0)
+        await held.granted
+        await it.scheduler.unload(it.a)
+        runner.die("killed by SIGSEGV")
+        await held.let_go()
+        assert unloads() == ["killed by SIGSEGV"] and it.scheduler.stats.unloads == {"died": 1}
+        await it.scheduler.shutdown()
+
+    play(story())
+
+
+def test_a_runner_counts_until_plugins_have_heard_of_its_end(stage: MakeStage) -> None:
+    async def story() -> None:
+        it = stage()
+        held = it.hold()
+        runner = await it.loaded(0)
+        await held.granted
+        assert [model.active for model in it.scheduler.runners()] == [1]
+        await held.let_go()
+        runner.stays = True
+        stopping = asyncio.ensure_future(it.scheduler.unload(it.a))
+        await until(lambda: runner.stops == 1)
+        assert it.scheduler.loaded() == [] and len(it.scheduler.runners()) == 1
+        runner.die("exit status 0")
+        await stopping
+        await until(lambda: unloads() == ["stopped"])
+        assert it.scheduler.runners() == []
+        await it.scheduler.shutdown()
+
+    play(story())
+
+
 def test_a_policy_that_never_finds_room_fails_the_request(stage: MakeStage) -> None:
     async def story() -> None:
         it = stage()

@@ -6,9 +6,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from corectl.errors import LoadFailed
 from corectl.scheduler.events import Action, Grant, Reject, Start, Stop
-from tests.core.test_scheduler_core import BROKEN, core, request
+from tests.core.scheduling import core, request
 
+BROKEN = LoadFailed("broken")
 MODELS = st.sampled_from("abcd")
 
 

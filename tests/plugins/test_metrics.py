@@ -57,7 +57,7 @@ class Stage:
         self.registry = CollectorRegistry()
         self.registry.register(Metrics(self.ledger, cast(Any, self)))
 
-    def loaded(self) -> list[LoadedModel]:
+    def runners(self) -> list[LoadedModel]:
         return self.models
 
     def load(self, name: str, **changes: Any) -> LoadedModel:
@@ -162,6 +162,23 @@ def test_what_is_loaded_now(stage: Stage) -> None:
     assert found["corectl_model_memory_bytes", ("a:latest", "cpu", "measured")] == 16
     stage.unload(model, "stopped")
     assert stage.scrape().labels("corectl_threads") == []
+
+
+def test_two_runners_of_one_name_count_together(stage: Stage) -> None:
+    """The name was given to other weights while the first ones were still in memory."""
+    state = LoopState(cells=100, cells_used=60, cells_idle=10, prompt_tokens=7)
+    first = stage.load("a", active=2, stats=StepStats(steps=3, state=state))
+    empty = msgspec.structs.replace(state, cells=300, cells_used=0, cells_idle=0)
+    stage.load("a", active=1, stats=StepStats(steps=4, state=empty))
+    for _ in range(2):
+        found = stage.scrape()
+        assert found["corectl_engine_steps_total", ("a:latest",)] == 7
+        assert found["corectl_prefix_cache_queries_total", ("a:latest",)] == 14
+    assert found["corectl_num_requests_running", ("a:latest",)] == 3
+    assert found["corectl_kv_cache_usage_perc", ("a:latest",)] == 0.125
+    assert found["corectl_model_memory_bytes", ("a:latest", "cpu", "measured")] == 32
+    stage.unload(first, "stopped")
+    assert stage.scrape()["corectl_engine_steps_total", ("a:latest",)] == 7
 
 
 def test_the_server_as_a_whole(stage: Stage) -> None:

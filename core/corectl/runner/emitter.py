@@ -1,4 +1,8 @@
-"""Turns the tokens of each step into text and sends it, on a thread of its own, while the engine computes the next."""
+"""Turns the tokens of each step into text and sends it: between two steps, or on a thread beside the engine.
+
+Beside is better where the engine leaves a core free. Where its threads are on all of them, whatever runs beside them
+holds them all up, and the way to another thread and back costs as much as the work.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import queue
 import socket
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
@@ -54,39 +59,49 @@ class OutputStream:
         self.end = ""
 
 
+class Outlet(Protocol):
+    """Where the batch loop's thread puts the output of its steps."""
+
+    def open(self, id: int, stream: OutputStream) -> None:
+        """Announces a stream, before its sequence can give any token. Any thread."""
+        ...
+
+    def put(self, output: StepOutput) -> None:
+        """Takes a step's tokens."""
+        ...
+
+    def drop(self, id: int) -> None:
+        """Forgets a stream that nobody reads any more, after the steps that were put so far."""
+        ...
+
+    def flush(self) -> None:
+        """The engine is about to compute, or there is nothing to compute: no output may be held back."""
+        ...
+
+
 class Emitter:
-    """Consumes step outputs in order. `ask_stop` is called when a stream's text says that it is to end."""
+    """An `Outlet` that does all at once, in `put`. `ask_stop` is called when a stream's text says that it is to end."""
 
     def __init__(self, tokenizer: Tokenizer, sender: Sender, ask_stop: Callable[[int], None]) -> None:
         self._tokenizer = tokenizer
         self._sender = sender
         self._ask_stop = ask_stop
         self._streams: dict[int, OutputStream] = {}
-        self._steps: queue.SimpleQueue[StepOutput | int] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="emitter", daemon=True).start()
 
     def open(self, id: int, stream: OutputStream) -> None:
-        """Announces a stream, before its sequence can give any token. Any thread."""
         self._streams[id] = stream
 
     def put(self, output: StepOutput) -> None:
-        """Hands over a step's tokens; returns at once. The batch loop's thread."""
-        self._steps.put(output)
+        try:
+            self._emit(output)
+        except Exception:
+            log.exception("a step's output was lost")
 
     def drop(self, id: int) -> None:
-        """Forgets a stream that nobody reads any more, after the steps handed over so far."""
-        self._steps.put(id)
+        self._streams.pop(id, None)
 
-    def _run(self) -> None:
-        while True:
-            item = self._steps.get()
-            if isinstance(item, int):
-                self._streams.pop(item, None)
-                continue
-            try:
-                self._emit(item)
-            except Exception:
-                log.exception("a step's output was lost")
+    def flush(self) -> None:
+        """Nothing is ever held back."""
 
     def _emit(self, output: StepOutput) -> None:
         deltas: list[tuple[int, Delta]] = []
@@ -178,6 +193,44 @@ class Emitter:
     def _named(self, candidate: Candidate) -> TokenLogprob:
         piece = self._tokenizer.piece(candidate.token)
         return TokenLogprob(piece.decode("utf-8", "replace"), candidate.logprob, piece)
+
+
+class EmitterThread:
+    """An `Outlet` that has another do its work on a thread of its own.
+
+    A step's output is handed over right before the engine starts on the next: then the emitter has the interpreter to
+    itself, and the engine's thread never waits for it.
+    """
+
+    def __init__(self, emitter: Outlet) -> None:
+        self._emitter = emitter
+        self._held: StepOutput | None = None
+        self._items: queue.SimpleQueue[StepOutput | int] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="emitter", daemon=True).start()
+
+    def open(self, id: int, stream: OutputStream) -> None:
+        self._emitter.open(id, stream)
+
+    def put(self, output: StepOutput) -> None:
+        self.flush()
+        self._held = output
+
+    def drop(self, id: int) -> None:
+        self.flush()
+        self._items.put(id)
+
+    def flush(self) -> None:
+        if self._held is not None:
+            self._items.put(self._held)
+            self._held = None
+
+    def _run(self) -> None:
+        while True:
+            item = self._items.get()
+            if isinstance(item, int):
+                self._emitter.drop(item)
+            else:
+                self._emitter.put(item)
 
 
 def _append(

@@ -1,7 +1,7 @@
 """The runner process: one loaded model, spoken to over a socket that it inherits.
 
-Four threads, so that the engine never waits for text: the main thread runs the batch loop, one reads requests, one
-prepares them (rendering and tokenising prompts), one turns tokens into text and sends it.
+The main thread runs the batch loop, one reads requests, one prepares them (rendering and tokenising prompts); and where
+the engine leaves a core free, one more turns tokens into text and sends it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import msgspec
 
 from corectl.config import Settings
 from corectl.errors import CorectlError, LoadFailed
+from corectl.hardware.cores import usable_cores
 from corectl.messages import Detokenize, Embedding, Question, Rerank, Started, Tokenize
 from corectl.plugins import PluginHost
 from corectl.runner import protocol, vocabulary
 from corectl.runner.embedding import prepare_embedding
-from corectl.runner.emitter import Emitter, OutputStream, Sender
+from corectl.runner.emitter import Emitter, EmitterThread, Outlet, OutputStream, Sender
 from corectl.runner.encoding import EncodeJob, EncodeQueue
-from corectl.runner.engine import Engine
+from corectl.runner.engine import Engine, Placement
 from corectl.runner.intake import Deliver, Intake
 from corectl.runner.job import Ended, Job, StepOutput
 from corectl.runner.loop import BatchLoop
@@ -77,9 +78,9 @@ class RunnerProcess:
         )
         self._encoding = EncodeQueue(self._engine)
         self._threads = ThreadFollower(self._engine, load.placement)
-        self._output: StepOutput | None = None
         self._step_began: float | None = None
-        self._emitter = Emitter(self._engine.tokenizer, self._sender, lambda id: self._inbox.put(_Stop(id)))
+        emitter = Emitter(self._engine.tokenizer, self._sender, lambda id: self._inbox.put(_Stop(id)))
+        self._outlet: Outlet = EmitterThread(emitter) if leaves_a_core(load.placement) else emitter
 
     def _load(self, load: protocol.Load) -> Engine:
         host = PluginHost.load(Settings(), only=load.plugins)
@@ -106,10 +107,10 @@ class RunnerProcess:
             self._step_began = time.monotonic()
             if not self._loop.idle:
                 with self._threads as self._loop.threads:
-                    output = self._loop.step(self._flush)
-                self._flush()
-                self._output = output
+                    output = self._loop.step(self._outlet.flush)
+                self._outlet.put(output)
             if not self._encoding.idle:
+                self._outlet.flush()
                 with self._threads:
                     replies = self._encoding.step()
                 for reply in replies:
@@ -122,22 +123,12 @@ class RunnerProcess:
         began = self._step_began
         return 0.0 if began is None else time.monotonic() - began
 
-    def _flush(self) -> None:
-        """Hands the last step's output to the emitter.
-
-        Right before the engine computes, so that the emitter has the interpreter to itself and this thread never
-        waits for it.
-        """
-        if self._output is not None:
-            self._emitter.put(self._output)
-            self._output = None
-
     def _take_inbox(self) -> bool:
         """Takes what has arrived; waits for something if there is nothing to compute. False at the end."""
         while True:
             busy = not (self._loop.idle and self._encoding.idle)
             if self._loop.idle:
-                self._flush()
+                self._outlet.flush()
             try:
                 item = self._inbox.get(block=not busy)
             except queue.Empty:
@@ -148,16 +139,14 @@ class RunnerProcess:
                 case EncodeJob():
                     self._encoding.add(item)
                 case _Cancel(id=id):
-                    self._flush()
                     self._loop.cancel(id)
                     self._encoding.cancel(id)
-                    self._emitter.drop(id)
-                    self._emitter.put(self._told([]))
+                    self._outlet.drop(id)
+                    self._outlet.put(self._told([]))
                 case _Stop(id=id):
-                    self._flush()
                     ended = self._loop.stop(id)
                     if ended is not None:
-                        self._emitter.put(self._told([ended]))
+                        self._outlet.put(self._told([ended]))
                 case protocol.Share(cores=cores):
                     self._threads.share(cores)
                 case _Shutdown():
@@ -181,7 +170,7 @@ class RunnerProcess:
         def deliver() -> None:
             started = Started(prompt_tokens=len(prepared.job.tokens), fit=prepared.fit)
             self._sender.send(protocol.Answer(item.id, value=started))
-            self._emitter.open(item.id, stream)
+            self._outlet.open(item.id, stream)
             self._inbox.put(prepared.job)
 
         return deliver
@@ -200,6 +189,11 @@ class RunnerProcess:
             case Detokenize():
                 answer = protocol.Answer(id, vocabulary.detokenize(question, tokenizer))
         return lambda: self._sender.send(answer)
+
+
+def leaves_a_core(placement: Placement) -> bool:
+    """Whether an engine with this placement leaves a core on which text can be made while it computes."""
+    return any(placement.layers) or placement.num_thread < usable_cores()
 
 
 def main(descriptor: int, log_level: int) -> int:

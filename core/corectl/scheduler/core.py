@@ -111,10 +111,12 @@ class SchedulerCore:
         entry = self.entries[model]
         if entry.phase == "stopping":
             return self.gone(model, now)
-        if len(self.entries) == 1:
+        if len(self.entries) == 1 and not alone:
             return self.load_failed(model, LoadFailed("the model does not fit into memory"), now)
         del self.entries[model]
         self._crowded[model] = alone
+        if not self.entries:
+            return self._pump(now)
         try:
             return self._make_room(model, now)
         except Exception as exc:
@@ -221,7 +223,7 @@ class SchedulerCore:
         request = self._waiting[chosen]
         if self.entries and (len(self.entries) >= self.max_loaded or request.model in self._crowded):
             return self._make_room(request.model, now)
-        self._crowded.pop(request.model, None)
+        last_try = self._crowded.pop(request.model, False)
         self.entries[request.model] = Entry(
             model=request.model,
             options=request.options,
@@ -229,7 +231,7 @@ class SchedulerCore:
             keep_alive=request.keep_alive,
             since=now,
         )
-        return [Start(request.model, request.id)]
+        return [Start(request.model, request.id, last_try)]
 
     def _make_room(self, model: str, now: float) -> list[Action]:
         """Lets something go, or everything for a model that must be alone."""

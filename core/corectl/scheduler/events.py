@@ -23,10 +23,14 @@ class Reject(msgspec.Struct, frozen=True):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Load the model with the options of request `id`. Answer with `loaded`, `load_failed` or `no_room`."""
+    """Load the model with the options of request `id`. Answer with `loaded`, `load_failed` or `no_room`.
+
+    A `last_try` follows one that ran out of memory, and all other models have gone since.
+    """
 
     model: str
     id: int
+    last_try: bool = False
 
 
 class Stop(msgspec.Struct, frozen=True):

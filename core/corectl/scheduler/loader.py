@@ -40,8 +40,8 @@ class NoRoom(Exception):
 class Slot(msgspec.Struct, kw_only=True):
     """What stands behind an entry of the state machine, from the beginning of a load until its process is gone.
 
-    `share` is the last number of cores that the runner was told, `before` what devices reported before it was asked to
-    end.
+    `share` is the last number of cores that the runner was told, `leaves` why it was asked to end, `before` what
+    devices reported before that.
     """
 
     model: Model
@@ -52,6 +52,7 @@ class Slot(msgspec.Struct, kw_only=True):
     runner: Runner | None = None
     load_seconds: float = 0.0
     share: int = 0
+    leaves: str = ""
     before: tuple[Device, ...] = ()
 
     @property

@@ -22,7 +22,7 @@ from corectl.plugins import PluginHost
 from corectl.runner.supervisor import STOP_GRACE, Runner
 from corectl.scheduler.context import Context
 from corectl.scheduler.core import SchedulerCore
-from corectl.scheduler.events import Action, Grant, Reject, Request, Start, Stop
+from corectl.scheduler.events import Action, Entry, Grant, Reject, Request, Start, Stop
 from corectl.scheduler.fit import HOST
 from corectl.scheduler.loader import Loader, NoRoom, Slot, compared
 from corectl.scheduler.machine import Machine
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 CLOSING = "the server is shutting down"
 DEVICE_LOST = "device lost"
+LOST_SECONDS = 0.5
+"""After so long a device that was not there is looked for again."""
 
 
 class _Pending(msgspec.Struct, frozen=True):
@@ -61,7 +63,7 @@ class Scheduler:
         self._core = SchedulerCore(policy, max_loaded=self.machine.max_loaded, max_queue=settings.max_queue)
         self._slots: dict[str, Slot] = {}
         self._requests: dict[int, _Pending] = {}
-        self._last_tries: set[str] = set()
+        self._runners: dict[Runner, Slot] = {}
         self._next_id = 1
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,16 +86,26 @@ class Scheduler:
         )
 
     async def _survey(self) -> tuple[Device, ...]:
-        """What the machine has now. Models on a device that has vanished are given up."""
+        """What the machine has now, before a load. Models on a device that has vanished are given up."""
         devices, usable = await self.machine.survey()
-        for key, slot in list(self._slots.items()):
-            if slot.runner is not None and slot.placement is not None:
-                lost = [id for id in slot.placement.devices if id not in usable and id != HOST]
-                if lost:
-                    name = slot.model.record.name.short
-                    log.warning("%s is lost: %s can no longer be used", name, ", ".join(lost))
-                    self._carry_out(self._core.expire(key, DEVICE_LOST))
+        if self._lost(usable):
+            # A driver that did not answer once is no reason to throw models out.
+            await asyncio.sleep(LOST_SECONDS)
+            devices, usable = await self.machine.survey()
+        for key, lost in self._lost(usable).items():
+            name = self._slots[key].model.record.name.short
+            log.warning("%s is lost: %s can no longer be used", name, ", ".join(lost))
+            self._carry_out(self._core.expire(key, DEVICE_LOST))
         return devices
+
+    def _lost(self, usable: set[str]) -> dict[str, list[str]]:
+        """The devices that models in memory are on and that are not usable, by the model's key."""
+        found = {
+            key: [id for id in slot.placement.devices if id not in usable and id != HOST]
+            for key, slot in self._slots.items()
+            if slot.runner is not None and slot.placement is not None
+        }
+        return {key: lost for key, lost in found.items() if lost}
 
     @asynccontextmanager
     async def lease(
@@ -186,7 +198,7 @@ class Scheduler:
         """
         context = await self.machine.context(model, options.num_ctx)
         options = msgspec.structs.replace(options, num_ctx=context.num_ctx)
-        devices = await self._survey()
+        devices, _ = await self.machine.survey()
         own = self._slots.get(model.key)
         others = self._others(model.key)
         return await asyncio.to_thread(self._loader.plan, model, options, context, devices, own, others)
@@ -206,6 +218,21 @@ class Scheduler:
         return sorted(
             found, key=lambda model: model.expires_at or datetime.max.replace(tzinfo=UTC), reverse=True
         )
+
+    def runners(self) -> list[LoadedModel]:
+        """All models whose processes live, also those on their way out, of which `corectl_model_unloaded` will tell.
+
+        There may be two of one name, if it was given to other weights. None of them says when it expires.
+        """
+        return [
+            _view(slot, runner, entry.active if (entry := self._entry(slot)) else 0, None)
+            for runner, slot in self._runners.items()
+        ]
+
+    def _entry(self, slot: Slot) -> Entry | None:
+        """The state machine's side of a slot; None once another has taken its place."""
+        key = slot.model.key
+        return self._core.entries.get(key) if self._slots.get(key) is slot else None
 
     def _expiry(self, key: str, now: float) -> datetime | None:
         entry = self._core.entries[key]
@@ -240,9 +267,9 @@ class Scheduler:
                     self._reject(id, error)
                 case Start(id=id) if self._closing:
                     self._reject(id, Busy(CLOSING))
-                case Start(model=key, id=id):
+                case Start(model=key, id=id, last_try=last_try):
                     pending = self._requests[id]
-                    task = self._background(self._load(key, pending.request))
+                    task = self._background(self._load(key, pending.request, last_try))
                     self._slots[key] = Slot(model=pending.model, task=task)
                 case Stop(model=key, reason=reason):
                     # The slot as it is now: when its turn comes, a successor may stand in its place.
@@ -282,14 +309,13 @@ class Scheduler:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(expiry, lambda: self._carry_out(self._core.tick(loop.time())))
 
-    async def _load(self, key: str, request: Request) -> None:
+    async def _load(self, key: str, request: Request, last_try: bool) -> None:
         """Loads one model and tells the core how it went."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         slot = self._slots[key]
         name = slot.model.record.name.short
-        last_try = key in self._last_tries
-        self._last_tries.discard(key)
+        others: list[Slot] = []
         try:
             devices = await self._survey()
             context = Context(request.options.num_ctx or 0, request.automatic)
@@ -303,10 +329,9 @@ class Scheduler:
             self._carry_out(self._core.no_room(key, loop.time()))
             return
         except Exception as exc:
-            if isinstance(exc, OutOfMemory) and len(self._slots) > 1 and not last_try:
+            if isinstance(exc, OutOfMemory) and others and not last_try:
                 log.warning("%s: %s; trying again without the other models", name, exc.message)
                 del self._slots[key]
-                self._last_tries.add(key)
                 self._carry_out(self._core.no_room(key, loop.time(), alone=True))
                 return
             error = exc if isinstance(exc, CorectlError) else LoadFailed(f"{type(exc).__name__}: {exc}")
@@ -334,6 +359,7 @@ class Scheduler:
         )
         for notice in slot.notices:
             log.warning("%s: %s", slot.model.record.name.short, notice.message)
+        self._runners[runner] = slot
         runner.lost.add_done_callback(lambda _: self._carry_out(self._core.dying(key)))
         runner.ended.add_done_callback(lambda ended: self._ended(key, slot, ended.result()))
         self._plugins.emit("corectl_model_loaded", model=_view(slot, runner, 0, None))
@@ -344,6 +370,7 @@ class Scheduler:
         if slot.runner is None:
             slot.task.cancel()
             return
+        slot.leaves = reason
         log.info("unloading %s (%s)", slot.model.record.name.short, reason)
         if slot.placement is not None and slot.placement.layers:
             slot.before = await self.machine.inventory.refresh()
@@ -351,12 +378,12 @@ class Scheduler:
 
     def _ended(self, key: str, slot: Slot, reason: str) -> None:
         """A runner has ended: tells the plugins, and the core when its memory is free."""
-        entry = self._core.entries.get(key)
-        why = (entry.draining if entry is not None else "") or ("shutdown" if self._closing else reason)
-        self._unloads[why if why != reason else "died"] += 1
+        asked = slot.leaves or ("shutdown" if self._closing else "")
+        self._unloads[asked or "died"] += 1
         if slot.runner is not None:
+            del self._runners[slot.runner]
             view = _view(slot, slot.runner, 0, None)
-            self._plugins.emit("corectl_model_unloaded", model=view, reason=why)
+            self._plugins.emit("corectl_model_unloaded", model=view, reason=asked or reason)
         if slot.before and not self._closing:
             self._background(self._await_memory(key, slot))
         else:

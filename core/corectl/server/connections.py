@@ -14,6 +14,12 @@ log = logging.getLogger(__name__)
 HEAD_SECONDS = 30.0
 """How long a client may take for the head of a request, or may leave a new connection without one."""
 
+UNREAD_SECONDS = 1800.0
+"""How long a client may leave unread what was sent to it, before the kernel gives its connection up (Linux only)."""
+
+QUIET_SECONDS = 60.0
+"""Between two lines of the log about connections that were refused."""
+
 MAX_CONNECTIONS = 8192
 
 RESERVED_FILES = 256
@@ -32,17 +38,24 @@ class Connection(HttpToolsProtocol):
 
     head_seconds = HEAD_SECONDS
     most = MAX_CONNECTIONS
+    refused = 0
+    """Connections that were refused since the log last said so."""
+    quiet_until = 0.0
 
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self.most:
-            log.warning("a connection is refused: there are %d", self.most)
-            transport.write(_REFUSAL)
-            transport.close()
-            return
-        self._expect_head()
+            self._refuse(transport)
+        else:
+            self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # Empty lines are no request, but they have ended the wait for the next one.
+        if self.timeout_keep_alive_task is None and self._idle:
+            self._expect_head()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -67,8 +80,25 @@ class Connection(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._deadline = None
-        if self.cycle is None or self.cycle.response_complete:
+        if self._idle:
             self.transport.close()
+        else:
+            # The head of a second request: it has until the first is answered, and then as long again.
+            self._expect_head()
+
+    @property
+    def _idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _refuse(self, transport: asyncio.Transport) -> None:
+        kind, now = type(self), self.loop.time()
+        kind.refused += 1
+        if now >= kind.quiet_until:
+            log.warning("%d connections were refused: there are %d already", kind.refused, self.most)
+            kind.refused, kind.quiet_until = 0, now + QUIET_SECONDS
+        transport.write(_REFUSAL)
+        transport.close()
 
 
 def connections(most: int = MAX_CONNECTIONS) -> type[Connection]:

@@ -19,7 +19,7 @@ from corectl.errors import CorectlError
 from corectl.plugins import PluginHost
 from corectl.scheduler.scheduler import Scheduler
 from corectl.server.app import build_app
-from corectl.server.connections import connections
+from corectl.server.connections import UNREAD_SECONDS, connections
 from corectl.server.guard import Guard
 from corectl.server.log import start_log
 from corectl.server.request_log import RequestLog
@@ -101,6 +101,9 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Connections inherit it: a client whose machine is gone is noticed some time.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # And so is one that is there, but takes nothing of what was sent to it.
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_SECONDS * 1000))
         listener.bind((host, port))
         listener.listen(BACKLOG)
     except OSError:
