@@ -190,10 +190,12 @@ class LlamaEngine:
         llama_cpp.llama_memory_seq_cp(self._memory, origin, place, 0, tokens)
         return True
 
-    def save(self, id: int, limit: int) -> bytearray | None:
-        slot = self._slots[id].number
-        size = llama_cpp.llama_state_seq_get_size(self._context, slot)
-        if not 0 < size <= limit:
+    def state_size(self, id: int) -> int:
+        return int(llama_cpp.llama_state_seq_get_size(self._context, self._slots[id].number))
+
+    def save(self, id: int) -> bytearray | None:
+        slot, size = self._slots[id].number, self.state_size(id)
+        if not size:
             return None
         state = bytearray(size)
         native = (ctypes.c_uint8 * size).from_buffer(state)
@@ -208,6 +210,9 @@ class LlamaEngine:
             return True
         self.clear(id)
         return False
+
+    def cut(self, id: int, tokens: int) -> None:
+        llama_cpp.llama_memory_seq_rm(self._memory, self._slots[id].number, tokens, -1)
 
     def embed(self, inputs: Sequence[Passage]) -> npt.NDArray[np.float32]:
         self._fill(inputs)

@@ -24,7 +24,7 @@ from corectl_llamacpp import logs
 from corectl_llamacpp.devices import measured
 from corectl_llamacpp.engine import LlamaEngine
 from corectl_llamacpp.layers import layers_of
-from corectl_llamacpp.memory import batch_tokens, idle_sequences, step_tokens
+from corectl_llamacpp.memory import batch_tokens, idle_cells, idle_sequences, step_tokens
 from corectl_llamacpp.pooling import pooling_of
 from corectl_llamacpp.ranker import LlamaRanker
 
@@ -73,6 +73,7 @@ def load_engine(model: ModelSpec, placement: Placement, progress: Callable[[floa
         gpu_memory=sum(use.total for use in taken if use.device != HOST),
         measured=taken,
         idle_sequences=idle,
+        idle_cells=_idle_cells(header, placement),
         can_shift=bool(memory) and bool(llama_cpp.llama_memory_can_shift(memory)),
         pooling=pooling,
         description=_description(native),
@@ -150,6 +151,14 @@ def _shape(placement: Placement) -> CacheShape:
         cache_type=placement.cache_type,
         flash_attention=placement.flash_attention,
     )
+
+
+def _idle_cells(header: Header, placement: Placement) -> int:
+    """What the cells of kept sequences cost on accelerators is little enough to leave them where they are."""
+    if any(placement.layers):
+        return 0
+    flash_attention = placement.flash_attention is not False
+    return idle_cells(header, placement.cache_type, flash_attention=flash_attention)
 
 
 def _context_params(model: ModelSpec, placement: Placement, idle: int, at_once: int) -> Any:

@@ -24,6 +24,13 @@ IDLE_SEQUENCES = 48
 IDLE_BYTES = 64 << 20
 """Sequences that only keep their tokens cost memory too: there are as many as fit into this."""
 
+IDLE_PART = 0.01
+"""How much slower a step may become for the sake of sequences that are only kept."""
+HEAD_BYTES = 12
+"""Of weights: a head asks the mask about one cell in the time in which so many are computed with."""
+WORTH_KEEPING = 64
+"""Cells, at least."""
+
 _MOST_A_CELL = 1 << 24
 _MOST = 1 << 44
 
@@ -51,6 +58,21 @@ def idle_sequences(header: Header, shape: CacheShape, *, embedding: bool) -> int
     )
     room = MOST_SEQUENCES - shape.max_sequences
     return max(0, min(IDLE_SEQUENCES, room, int(IDLE_BYTES / cost) if cost else 0))
+
+
+def idle_cells(header: Header, cache_type: str, *, flash_attention: bool) -> int:
+    """How many cells kept sequences may hold on the CPU; see `EngineInfo.idle_cells`.
+
+    For each token every head asks the mask about every cell, and skips those of others. That takes as long as reading
+    a few bytes of weights does (measured, as docs/performance.md says). Without flash attention it computes with them.
+    """
+    layers = layers_of(header)
+    if flash_attention:
+        cost = HEAD_BYTES * sum(layer.heads for layer in layers if layer.values)
+    else:
+        cost = int(sum(layer.values for layer in layers) * value_bytes(cache_type))
+    weights = sum(tensor.size_bytes for tensor in header.tensors)
+    return max(WORTH_KEEPING, int(IDLE_PART * weights / cost)) if cost else 0
 
 
 def batch_tokens(shape: CacheShape, sequences: int) -> int:

@@ -167,8 +167,8 @@ def test_saved_and_restored(engine: LlamaEngine) -> None:
     tokens = prompt(engine, 45)
     driver = _follower(engine, 1, tokens)
     driver.run(3)
-    state = engine.save(1, 1 << 30)
-    assert state is not None and engine.save(1, len(state) - 1) is None
+    state = engine.save(1)
+    assert state is not None and engine.state_size(1) == len(state)
     computed, drawn = driver.computed, list(driver.tokens)
     expected = driver.run(6)
     driver.end()
@@ -178,10 +178,27 @@ def test_saved_and_restored(engine: LlamaEngine) -> None:
     other.end()
 
 
+def test_a_state_can_be_cut_where_memory_can(engine: LlamaEngine) -> None:
+    if not engine.can_cut:
+        pytest.skip("the memory of this model cannot be cut")
+    tokens = prompt(engine, 45)
+    driver = _follower(engine, 1, tokens)
+    driver.run(3)
+    state = engine.save(1)
+    driver.end()
+    assert state is not None
+    other = _follower(engine, 2, [*tokens[:30], *tokens[5:12]])
+    assert engine.restore(2, state)
+    engine.cut(2, 30)
+    found = other.begin(30).run(6)
+    other.end()
+    _same(found, _afresh(engine, [*tokens[:30], *tokens[5:12]], 30))
+
+
 def test_a_state_that_is_no_good_leaves_an_empty_sequence(engine: LlamaEngine) -> None:
     driver = _follower(engine, 1, prompt(engine, 30))
     driver.run(1)
-    state = engine.save(1, 1 << 30)
+    state = engine.save(1)
     driver.end()
     assert state is not None
     expected = _afresh(engine, prompt(engine, 30), 30)
@@ -198,7 +215,7 @@ def test_a_full_pool_takes_no_state(engine: LlamaEngine, kind: str) -> None:
     drivers = [Driver(engine, id, prompt(engine, 400)) for id in (1, 2)]
     for driver in drivers:
         driver.run(1, chunk=128)
-    state = engine.save(1, 1 << 30)
+    state = engine.save(1)
     assert state is not None
     other = _follower(engine, 3, prompt(engine, 30))
     assert not engine.restore(3, state)

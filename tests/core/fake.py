@@ -255,10 +255,16 @@ class SharingEngine(FakeEngine):
         self.copied.append((source, target, tokens))
         return True
 
-    def save(self, id: int, limit: int) -> bytearray | None:
+    def state_size(self, id: int) -> int:
+        return len(msgspec.msgpack.encode(self.caches[id]))
+
+    def save(self, id: int) -> bytearray | None:
         self._require(min(self.caches[id]) >= 0, "a state with images")
-        state = msgspec.msgpack.encode(self.caches[id])
-        return bytearray(state) if len(state) <= limit else None
+        return bytearray(msgspec.msgpack.encode(self.caches[id]))
+
+    def cut(self, id: int, tokens: int) -> None:
+        self._require(self.can_cut and 0 < tokens <= len(self.caches[id]), f"a cut to {tokens}")
+        del self.caches[id][tokens:], self.cells[id][tokens:]
 
     def restore(self, id: int, state: bytearray) -> bool:
         self._require(id in self.running and not self.caches[id], "a state over something")

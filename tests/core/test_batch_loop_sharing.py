@@ -67,6 +67,11 @@ class Stage:
             assert (state.running, state.waiting) == (0, 0)
 
     @property
+    def saved(self) -> list[bytearray]:
+        """The states that anybody may begin with."""
+        return [snapshot.state for snapshot in self.loop._pool._states._found.values()]
+
+    @property
     def evaluated(self) -> int:
         return sum(output.tokens for output in self.outcome.outputs)
 
@@ -182,7 +187,7 @@ def test_salts_share_nothing() -> None:
 
 
 def test_what_ran_last_is_evicted_last_and_what_runs_never() -> None:
-    stage = Stage(cells=1000, num_ctx=1000)
+    stage = Stage(cells=1000, num_ctx=1000, snapshots=0)
     prompts = [text(number, 300) for number in range(4)]
     stage.run(*(job(1 + number, prompts[number], predict=1) for number in range(3)))
     stage.run(job(4, prompts[0], predict=1))
@@ -195,6 +200,86 @@ def test_what_ran_last_is_evicted_last_and_what_runs_never() -> None:
     assert stage.cached(8) == 0
     stage.run(job(9, text(50, 900), predict=90))
     assert stage.loop.state.preempted == 0
+
+
+def test_what_made_room_begins_again_from_the_machines_memory() -> None:
+    stage = Stage(cells=1000, num_ctx=1000)
+    prompts = [text(number, 600) for number in range(3)]
+    expected = [afresh(job(1, prompt)) for prompt in prompts]
+    for id, number in enumerate((0, 1, 2, 1, 0)):
+        assert stage.run(job(1 + id, prompts[number])) == [expected[number]]
+    assert [stage.cached(id) for id in range(1, 6)] == [0, 0, 0, 599, 599]
+    # A part of what was saved will do as well.
+    branch = job(6, [*prompts[2][:400], *text(9, 50)])
+    assert stage.run(branch) == [afresh(branch)] and stage.cached(6) == 400
+
+
+def test_a_few_tokens_are_not_worth_a_state() -> None:
+    stage = Stage(cells=1000, num_ctx=1000)
+    stage.run(job(1, text(1, 600)))
+    stage.run(job(2, text(2, 900)))
+    stage.run(job(3, [*text(1, WORTHWHILE - 1), *text(3, 50)]))
+    assert stage.cached(3) == 0
+    stage.run(job(4, [*text(1, 2 * WORTHWHILE), *text(4, 50)]))
+    assert stage.cached(4) == 2 * WORTHWHILE
+
+
+def test_a_longer_state_stands_for_shorter_ones() -> None:
+    stage = Stage(cells=1000, num_ctx=1000)
+    tokens = text(1, 300)
+    for number in range(3):
+        tokens = [*tokens, *stage.run(job(1 + number, tokens))[0], *text(number, 50)]
+        stage.run(job(10 + number, text(90 + number, 950)))
+        of_the_chat = [
+            state for state in stage.loop._pool._states._found.values() if state.tokens[0] == tokens[0]
+        ]
+        assert len(of_the_chat) == 1
+
+
+@pytest.mark.parametrize("kind", [{}, {"window": 16}], ids=["cut", "window"])
+def test_kept_cells_do_not_slow_down_those_that_run(kind: dict[str, Any]) -> None:
+    stage = Stage(idle_cells=100, **kind)
+    prompts = [text(number, 300) for number in range(4)]
+    expected = [afresh(job(1, prompt)) for prompt in prompts]
+    for number, prompt in enumerate(prompts):
+        stage.run(job(1 + number, prompt))
+    assert stage.loop.state.cells_idle >= 300, "the latest stays, as long as nobody runs"
+    stage.add(job(10, text(50, 40), predict=60))
+    for _ in range(20):
+        stage.outcome.step()
+    assert stage.loop.state.cells_idle <= 100
+    stage.run()
+    again = [job(20 + number, prompt) for number, prompt in enumerate(prompts)]
+    assert [stage.run(item)[0] for item in again] == expected
+    assert [stage.cached(item.id) for item in again] == [299] * 4
+
+
+def test_what_cannot_be_saved_stays_although_it_costs_time() -> None:
+    stage = Stage(idle_cells=100, snapshots=100)
+    stage.run(job(1, text(1, 300)))
+    stage.run(job(2, text(2, 300), predict=20))
+    assert stage.loop.state.snapshot_bytes == 0
+    stage.run(job(3, text(1, 300)))
+    assert stage.cached(3) == 299
+
+
+@pytest.mark.parametrize(
+    "kind", [{}, {"window": 16}, {"recurrent": True}], ids=["cut", "window", "recurrent"]
+)
+def test_states_never_take_more_memory_than_they_may(kind: dict[str, Any]) -> None:
+    stage = Stage(cells=1000, num_ctx=1000, snapshots=2000, idle_cells=50, **kind)
+    sizes: list[int] = []
+    save = stage.engine.save
+
+    def watched(id: int) -> bytearray | None:
+        state = save(id)
+        sizes.append(stage.loop.state.snapshot_bytes + len(state or b""))
+        return state
+
+    stage.engine.save = watched  # type: ignore[method-assign]
+    for number in range(12):
+        stage.run(job(2 * number, text(number, 400)), job(2 * number + 1, text(number + 40, 300)))
+    assert len(sizes) > 10 and max(sizes) <= 2000
 
 
 def test_no_more_are_kept_than_the_engine_has_places_for() -> None:
@@ -270,7 +355,8 @@ def test_preempted_sequences_come_back(snapshots: int) -> None:
         assert state.restored == state.preempted and computed_again == 0
     else:
         assert state.restored == 0 and computed_again > 0
-    assert state.snapshot_bytes == 0
+    # Nothing is put aside any more; what there may be is of kept ones that made room.
+    assert state.snapshot_bytes == sum(map(len, stage.saved)) <= snapshots
 
 
 def test_one_that_is_cancelled_while_it_is_put_aside_leaves_nothing() -> None:
@@ -316,7 +402,7 @@ def test_states_never_take_more_than_they_may(kind: dict[str, Any]) -> None:
 
 def test_the_log_says_why_a_prompt_was_computed(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "corectl.runner")
-    stage = Stage(cells=700, num_ctx=700)
+    stage = Stage(cells=700, num_ctx=700, snapshots=0)
     prompt = text(1, 300)
     span = ImageSpan(start=100, cells=9, positions=1, handle=IMAGE - 1)
     stage.run(job(1, prompt))

@@ -36,8 +36,12 @@ class SequenceMemory(Protocol):
         """
         ...
 
-    def save(self, id: int, limit: int) -> bytearray | None:
-        """The state of a sequence, to be restored into a sequence of this engine; None if it has over `limit` bytes.
+    def state_size(self, id: int) -> int:
+        """The bytes that `save` would give for a sequence; 0 if it cannot be saved."""
+        ...
+
+    def save(self, id: int) -> bytearray | None:
+        """The state of a sequence, to be restored into a sequence of this engine; None if that fails.
 
         Copies all of its cells. A sequence with images cannot be saved.
         """
@@ -45,6 +49,10 @@ class SequenceMemory(Protocol):
 
     def restore(self, id: int, state: bytearray) -> bool:
         """Gives an empty sequence a saved state, in cells of its own. False, and nothing done, if there is no room."""
+        ...
+
+    def cut(self, id: int, tokens: int) -> None:
+        """Forgets all of a sequence but its first `tokens`. Called only where `can_cut` is true."""
         ...
 
 

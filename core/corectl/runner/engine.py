@@ -140,7 +140,9 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What was really loaded; limits are in tokens, memory in bytes.
 
-    Besides `max_sequences` that run, `idle_sequences` may keep their tokens for others to begin with.
+    Besides `max_sequences` that run, `idle_sequences` may keep their tokens for others to begin with. An engine looks
+    at their cells too in each step. Above `idle_cells` of them (0: there is no such number) that costs more than it
+    should, and some are better saved in the machine's memory.
 
     `memory` is the sum of `measured`, and `gpu_memory` the part of it that lies on accelerators. `pooling` says what
     becomes of a text: `mean`, `cls` and `last` give a vector, `rank` the score of a pair, `none` a vector for each
@@ -157,6 +159,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     measured: tuple[MemoryUse, ...] = ()
     can_shift: bool = False
     idle_sequences: int = 0
+    idle_cells: int = 0
     pooling: str = ""
     description: str = ""
 

@@ -124,6 +124,9 @@ class BatchLoop:
         is nothing to compute).
         """
         refused = self._admit()
+        if all(seq.pending == 1 for seq in self._running.values()):
+            # While prompts are read, newcomers wait for their first word.
+            self._pool.trim()
         plan = self._plan()
         if refused or not plan.work:
             # What cannot be computed now never can: nothing else holds cells that could become free.

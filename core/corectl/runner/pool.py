@@ -1,8 +1,8 @@
 """The key-value pool as sequences share it: what one has computed, others begin with.
 
 A sequence that has ended is kept as long as its cells and its place are not needed, and the least recently used go
-first, so that they never stand in the way of one that runs. Where an engine's memory cannot be cut, states are kept in
-the machine's memory besides.
+first, so that they never stand in the way of one that runs. What goes is saved in the machine's memory, as far as there
+is room; where an engine's memory cannot be cut, so are states of sequences that run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from corectl.runner.abilities import SequenceMemory
 from corectl.runner.engine import Engine, SequenceSpec
 from corectl.runner.prefix import Match, PrefixTree, common
-from corectl.runner.snapshots import Snapshots
+from corectl.runner.snapshots import Snapshot, Snapshots
 from corectl.runner.vision import IMAGE
 
 log = logging.getLogger(__name__)
@@ -27,9 +27,12 @@ WORTHWHILE = 32
 NO_MATCH = Match(0, (), 0)
 
 
-class _Kept(msgspec.Struct, frozen=True):
+class _Kept(msgspec.Struct):
+    """A sequence that has ended. One that `stays` cannot be saved, and goes only when its cells are needed."""
+
     salt: str
     tokens: list[int]
+    stays: bool = False
 
 
 class CellPool:
@@ -92,8 +95,14 @@ class CellPool:
     def known(self, salt: str, tokens: list[int], limit: int) -> int:
         """How many tokens a sequence would not have to compute."""
         match = self.match(salt, tokens, limit)
+        return max(match.length if match.holders else 0, self._saved(salt, tokens, limit)[1])
+
+    def _saved(self, salt: str, tokens: list[int], limit: int) -> tuple[Snapshot | None, int]:
+        """The state to begin with, and how many tokens of it."""
+        if self.shares:
+            return self._states.longest(salt, tokens, limit)
         state = self._states.find(salt, tokens, limit)
-        return max(match.length if match.holders else 0, len(state.tokens) if state else 0)
+        return state, len(state.tokens) if state is not None else 0
 
     def add(self, sequence: SequenceSpec, match: Match) -> None:
         """Makes a sequence known to the engine; of kept ones that give up their places, those of `match` go last."""
@@ -105,12 +114,15 @@ class CellPool:
 
     def begin(self, id: int, salt: str, tokens: list[int], limit: int, match: Match) -> int:
         """Gives an empty sequence what is known of its first `limit` tokens; how many that is."""
-        state = self._states.find(salt, tokens, limit) if self.saves else None
-        longer = state is not None and len(state.tokens) > match.length
-        if not longer and self._copy(id, salt, match):
+        state, length = self._saved(salt, tokens, limit)
+        # What is in the pool costs nothing, a state is copied as a whole.
+        least = WORTHWHILE if self.shares else 1
+        if length < match.length + least and self._copy(id, salt, match):
             return match.length
-        if state is not None and self.restore(id, salt, state.tokens, state.state):
-            return len(state.tokens)
+        if state is not None and length >= least and self._take(id, salt, state, length):
+            return length
+        if self._copy(id, salt, match):
+            return match.length
         self._tree.start(id, salt)
         return 0
 
@@ -126,6 +138,23 @@ class CellPool:
                 self._forget(source)
         return True
 
+    def _take(self, id: int, salt: str, snapshot: Snapshot, length: int) -> bool:
+        """Gives an empty sequence the first `length` tokens of a snapshot. False, and nothing done, without room."""
+        if self._memory is None or not self._restore(id, len(snapshot.tokens), snapshot.state):
+            return False
+        if length < len(snapshot.tokens):
+            self._memory.cut(id, length)
+        self._tree.start(id, salt)
+        self._tree.extend(id, snapshot.tokens[:length])
+        return True
+
+    def _restore(self, id: int, cells: int, state: bytearray) -> bool:
+        """Gives an empty sequence a state that takes so many cells."""
+        self.make_room(cells)
+        if self._memory is None or self.used + cells > self._engine.info.cells:
+            return False
+        return self._memory.restore(id, state)
+
     def restore(
         self, id: int, salt: str, tokens: list[int], state: bytearray, *, shifted: bool = False
     ) -> bool:
@@ -133,10 +162,7 @@ class CellPool:
 
         The state of one that was `shifted` is nobody else's.
         """
-        self.make_room(len(tokens))
-        if self._memory is None or self.used + len(tokens) > self._engine.info.cells:
-            return False
-        if not self._memory.restore(id, state):
+        if not self._restore(id, len(tokens), state):
             return False
         self._tree.start(id, salt)
         if shifted:
@@ -144,6 +170,18 @@ class CellPool:
         else:
             self._tree.extend(id, tokens)
         return True
+
+    def trim(self) -> None:
+        """Saves one kept sequence and frees its cells, if they slow down the steps of those that run."""
+        most = self._engine.info.idle_cells
+        if not most or self.idle <= most:
+            return
+        for id, kept in self._kept.items():
+            if not kept.stays and self._tree.own(id) >= WORTHWHILE:
+                kept.stays = not self.snapshot(id, kept.salt, kept.tokens)
+                if not kept.stays:
+                    self._evict(id)
+                return
 
     def extend(self, id: int, tokens: Sequence[int]) -> None:
         """A running sequence has computed more tokens."""
@@ -215,16 +253,19 @@ class CellPool:
         self._tree.shift(id, salt, keep, tokens[keep + discard :])
         return True
 
-    def snapshot(self, id: int, salt: str, tokens: list[int]) -> None:
-        """Saves the state of a sequence for those that begin with the same `tokens`."""
-        if len(tokens) < WORTHWHILE or not self.saves or IMAGE in tokens:
-            return
-        known = self._states.find(salt, tokens, len(tokens))
-        if known is not None and len(known.tokens) == len(tokens):
-            return
+    def snapshot(self, id: int, salt: str, tokens: list[int]) -> bool:
+        """Saves the state of a sequence for those that begin with the same `tokens`; whether they can now."""
+        if len(tokens) < WORTHWHILE or IMAGE in tokens:
+            return False
+        if self._saved(salt, tokens, len(tokens))[1] == len(tokens):
+            return True
         state = self._save(id)
-        if state is not None:
-            self._states.add(salt, tokens, state)
+        if state is None:
+            return False
+        if self.shares:
+            self._states.drop_within(salt, tokens)
+        self._states.add(salt, tokens, state)
+        return True
 
     def why_missed(self, salt: str, tokens: list[int], limit: int, cached: int) -> str:
         """Why no more than the first `cached` of a prompt's tokens were known, for the log."""
@@ -240,15 +281,19 @@ class CellPool:
         return "the rest was evicted" if max(lost, default=0) > cached else "no prompt began like the rest"
 
     def _save(self, id: int) -> bytearray | None:
-        if self._memory is None or not self._states.room:
+        if self._memory is None or not self._states.limit:
             return None
-        return self._memory.save(id, self._states.room)
+        if not self._states.make_room(self._memory.state_size(id)):
+            return None
+        return self._memory.save(id)
 
     def _evict(self, id: int) -> None:
         kept = self._kept[id]
         if log.isEnabledFor(logging.DEBUG):
             self._evicted.append(kept)
-        self.snapshot(id, kept.salt, kept.tokens)
+        # Of one that others hold too, little is lost.
+        if self.saves or self._tree.own(id) >= WORTHWHILE:
+            self.snapshot(id, kept.salt, kept.tokens)
         before = self._tree.used
         self._forget(id)
         self.evicted_tokens += before - self._tree.used

@@ -6,6 +6,8 @@ from collections import OrderedDict
 
 import msgspec
 
+from corectl.runner.prefix import common
+
 
 class Snapshot(msgspec.Struct, frozen=True):
     """An engine's state after `tokens`."""
@@ -34,19 +36,42 @@ class Snapshots:
         return self.limit - self._aside
 
     def put_aside(self, size: int) -> None:
-        """Makes room for a state that somebody else keeps until `take_back`; `size` is at most `room`."""
+        """Counts a state that somebody else keeps until `take_back`; `make_room` has made room for it."""
         self._aside += size
-        self._shrink()
 
     def take_back(self, size: int) -> None:
         self._aside -= size
 
+    def make_room(self, size: int) -> bool:
+        """Drops states until one of so many bytes fits; False, and nothing done, if it never can."""
+        if not 0 < size <= self.room:
+            return False
+        self._shrink(size)
+        return True
+
     def add(self, salt: str, tokens: list[int], state: bytearray) -> None:
-        """Keeps a state of at most `room` bytes for others."""
+        """Keeps a state for others; `make_room` has made room for it."""
         snapshot = Snapshot(salt, tokens, state)
         self._found[id(snapshot)] = snapshot
         self._stored += len(state)
-        self._shrink()
+
+    def drop_within(self, salt: str, tokens: list[int]) -> None:
+        """Forgets the states of what `tokens` begin with, where a state of all of them can be cut instead."""
+        for key, snapshot in list(self._found.items()):
+            if snapshot.salt == salt and snapshot.tokens == tokens[: len(snapshot.tokens)]:
+                del self._found[key]
+                self._stored -= len(snapshot.state)
+
+    def longest(self, salt: str, tokens: list[int], limit: int) -> tuple[Snapshot | None, int]:
+        """The state that has most of the beginning of the first `limit` of `tokens`, and how many of them it has."""
+        best: tuple[Snapshot | None, int] = (None, 0)
+        for snapshot in self._found.values():
+            length = common(snapshot.tokens, tokens, 0, limit) if snapshot.salt == salt else 0
+            if length > best[1]:
+                best = (snapshot, length)
+        if best[0] is not None:
+            self._found.move_to_end(id(best[0]))
+        return best
 
     def find(self, salt: str, tokens: list[int], limit: int) -> Snapshot | None:
         """The longest state whose tokens are the beginning of the first `limit` of `tokens`."""
@@ -60,7 +85,7 @@ class Snapshots:
             self._found.move_to_end(id(best))
         return best
 
-    def _shrink(self) -> None:
-        while self._found and self.used > self.limit:
+    def _shrink(self, more: int = 0) -> None:
+        while self._found and self.used + more > self.limit:
             _, oldest = self._found.popitem(last=False)
             self._stored -= len(oldest.state)
