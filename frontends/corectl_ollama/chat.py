@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -43,7 +44,7 @@ class WireReply(msgspec.Struct, omit_defaults=True):
 
 class Chunk(msgspec.Struct, kw_only=True):
     model: str
-    created_at: str
+    created_at: datetime
     message: WireReply
     done: bool
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -42,7 +43,7 @@ from corectl_ollama.schema import GenerateRequest, check_top_logprobs, keep_aliv
 
 class Chunk(msgspec.Struct, kw_only=True):
     model: str
-    created_at: str
+    created_at: datetime
     response: str
     done: bool
 

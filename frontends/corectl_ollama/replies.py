@@ -15,7 +15,8 @@ from corectl.messages import Delta, Finish, Fit, Logprob, Notice, Rendered, Star
 JSON = "application/json; charset=utf-8"
 NDJSON = "application/x-ndjson"
 
-_encode = msgspec.json.Encoder().encode
+_encoder = msgspec.json.Encoder()
+_encode, _encode_lines = _encoder.encode, _encoder.encode_lines
 
 
 class TopLogprob(msgspec.Struct, omit_defaults=True):
@@ -48,7 +49,7 @@ class Metrics(msgspec.Struct, kw_only=True, omit_defaults=True):
     """
 
     model: str
-    created_at: str
+    created_at: datetime
     done_reason: str = ""
     context: list[int] = []
     total_duration: int = 0
@@ -70,9 +71,9 @@ class Clock(msgspec.Struct, kw_only=True):
     requested_ctx: int = 0
 
 
-def now() -> str:
-    """The time as `created_at` has it: UTC, RFC 3339."""
-    return datetime.now(UTC).isoformat().removesuffix("+00:00") + "Z"
+def now() -> datetime:
+    """The time of `created_at`; it is written in UTC, as RFC 3339 has it."""
+    return datetime.now(UTC)
 
 
 def local_time(moment: datetime) -> str:
@@ -147,7 +148,7 @@ def encode(value: Any) -> bytes:
 
 def line(value: Any) -> bytes:
     """A value as one line of a stream."""
-    return _encode(value) + b"\n"
+    return _encode_lines((value,))
 
 
 def reply(value: Any, *, media_type: str = JSON, headers: Mapping[str, str] | None = None) -> Response[bytes]:

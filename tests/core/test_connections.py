@@ -13,8 +13,9 @@ import pytest
 import uvicorn
 
 from corectl.server import connections
-from corectl.server.connections import Connection
-from tests.core.stories import play
+from corectl.server.connections import Connection, body_of
+from corectl.server.writer import BodyWriter
+from tests.core.stories import play, until
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
@@ -133,6 +134,69 @@ def test_a_second_head_that_never_ends_does_not_outlive_a_long_answer() -> None:
             writer.close()
 
     play(story())
+
+
+def test_pieces_of_a_body_go_past_middleware_until_the_last() -> None:
+    sent: list[str] = []
+
+    async def streaming(scope: Any, receive: Any, send: Any) -> None:
+        async def counted(message: Any) -> None:
+            sent.append(message["type"].removeprefix("http.response."))
+            await send(message)
+
+        assert not body_of(scope)(b"too early")
+        await counted({"type": "http.response.start", "status": 200, "headers": []})
+        writer = BodyWriter(scope, counted)
+        for piece in (b"one ", b"", b"two ", b"three"):
+            writer.write(piece)
+        writer.write(b"!", last=True)
+        await writer.sent
+        assert not body_of(scope)(b"too late")
+
+    async def story() -> None:
+        async with serving(streaming) as connect:
+            reader, writer = await connect()
+            for _ in range(2):
+                writer.write(REQUEST)
+                data = await reader.readuntil(b"0\r\n\r\n")
+                assert data.endswith(b"4\r\none \r\n4\r\ntwo \r\n5\r\nthree\r\n1\r\n!\r\n0\r\n\r\n")
+            writer.close()
+
+    play(story())
+    assert sent == ["start", "body"] * 2
+
+
+def test_who_does_not_read_is_waited_for() -> None:
+    held: list[int] = []
+
+    async def flooding(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        writer = BodyWriter(scope, send)
+        for _ in range(400):
+            writer.write(bytes(65536))
+        held.append(writer.held)
+        writer.write(b"", last=True)
+        await writer.sent
+
+    async def story() -> None:
+        async with serving(flooding) as connect:
+            reader, writer = await connect()
+            writer.write(REQUEST)
+            await until(lambda: bool(held))
+            assert held[0] > 2**20
+            data = await _all(reader)
+            assert data.count(b"\0") == 400 * 65536
+            writer.close()
+
+    play(story())
+
+
+async def _all(reader: asyncio.StreamReader) -> bytes:
+    """A reply of which everything is read, however long it is."""
+    data = bytearray()
+    while not data.endswith(b"\r\n0\r\n\r\n"):
+        data += await reader.read(2**20)
+    return bytes(data)
 
 
 def test_refusals_are_summed_up_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -39,7 +39,7 @@ async def settle() -> None:
 def test_a_client_that_keeps_up_is_written_to_at_once() -> None:
     async def story() -> None:
         client = Client()
-        writer = BodyWriter(client.send)
+        writer = BodyWriter({}, client.send)
         writer.write(b"a")
         writer.write(b"")
         assert [message["body"] for message in client.messages] == [b"a"]
@@ -56,7 +56,7 @@ def test_a_client_that_keeps_up_is_written_to_at_once() -> None:
 def test_what_a_slow_client_does_not_take_is_held_and_sent_in_order(pieces: int, turns: int) -> None:
     async def story() -> None:
         client = Client()
-        writer = BodyWriter(client.send)
+        writer = BodyWriter({}, client.send)
         client.ready.clear()
         for number in range(pieces):
             writer.write(b"%d" % number, last=number == pieces - 1)
@@ -76,7 +76,7 @@ def test_what_a_slow_client_does_not_take_is_held_and_sent_in_order(pieces: int,
 def test_a_client_may_be_slow_again_and_again() -> None:
     async def story() -> None:
         client = Client()
-        writer = BodyWriter(client.send)
+        writer = BodyWriter({}, client.send)
         for number in range(20):
             client.ready.set() if number % 3 else client.ready.clear()
             writer.write(b"%d," % number)
@@ -95,7 +95,7 @@ def test_an_error_of_sending_is_kept(waits: bool) -> None:
     async def story() -> None:
         client = Client()
         client.error = OSError("broken")
-        writer = BodyWriter(client.send)
+        writer = BodyWriter({}, client.send)
         if waits:
             client.ready.clear()
         writer.write(b"a", last=True)
@@ -109,7 +109,7 @@ def test_an_error_of_sending_is_kept(waits: bool) -> None:
 def test_an_abandoned_body_leaves_no_task() -> None:
     async def story() -> None:
         client = Client()
-        writer = BodyWriter(client.send)
+        writer = BodyWriter({}, client.send)
         client.ready.clear()
         writer.write(b"a")
         writer.write(b"b")

@@ -70,6 +70,7 @@ class BatchLoop:
         """How the loop is now."""
         return LoopState(
             running=len(self._running),
+            generating=sum(1 for seq in self._running.values() if seq.generated),
             waiting=len(self._waiting),
             cells=self._engine.info.cells,
             cells_used=self._pool.used,

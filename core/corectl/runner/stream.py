@@ -26,7 +26,7 @@ class EventStream:
 
     def put(self, event: Event | CorectlError) -> None:
         """Adds an event; an error is the last, as is everything but `Started` and `Delta`."""
-        self._ended = not isinstance(event, Delta | Started)
+        self._ended = type(event) is not Delta and type(event) is not Started
         if self._sink is not None:
             self._sink(event)
             return

@@ -113,8 +113,7 @@ class Runner:
             give_up=self._give_up,
         )
         self._hung = ""
-        self._last_output: float | None = None
-        self._generating: set[int] = set()
+        self._last_output = 0.0
 
     @property
     def pid(self) -> int:
@@ -346,7 +345,6 @@ class Runner:
 
     def _forget(self, id: int, cancel: bool) -> None:
         del self._streams[id]
-        self._generating.discard(id)
         if cancel and not self._transport.is_closing():
             self._send(protocol.Cancel(id))
 
@@ -357,7 +355,7 @@ class Runner:
 
     def _count(self, step: protocol.Step) -> None:
         stats = self.stats
-        stats.state = step.state
+        before, stats.state = stats.state, step.state
         if step.sequences:
             stats.steps += 1
             stats.sequences += step.sequences
@@ -366,13 +364,9 @@ class Runner:
             stats.sizes.observe(step.sequences)
         if step.deltas:
             now = time.monotonic()
-            if self._generating and self._last_output is not None:
+            if before.generating:
                 stats.gaps.observe(now - self._last_output)
             self._last_output = now
-            # A client that has left may still be in the step that was on its way.
-            self._generating.update([id for id, _ in step.deltas if id in self._streams])
-        for id, _ in step.finished:
-            self._generating.discard(id)
 
     def _send(self, value: protocol.ToRunner) -> None:
         self._transport.write(protocol.frame(value))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -24,6 +25,9 @@ MAX_CONNECTIONS = 8192
 
 RESERVED_FILES = 256
 """Open files that are left for models, runners and the log."""
+
+_BODY = "corectl.body"
+"""The ASGI extension that `body_of` reads."""
 
 _FULL = b'{"error":"too many connections to this server, please try again"}'
 _REFUSAL = (
@@ -64,6 +68,20 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_is_here()
         super().on_headers_complete()
+        cycle, flow, transport = self.cycle, self.flow, self.transport
+
+        def write(body: bytes) -> bool:
+            if (
+                not cycle.chunked_encoding
+                or cycle.response_complete
+                or cycle.disconnected
+                or flow.write_paused
+            ):
+                return False
+            transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+            return True
+
+        cast(dict[str, Any], self.scope)["extensions"] = {_BODY: write}
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_here()
@@ -99,6 +117,19 @@ class Connection(HttpToolsProtocol):
             kind.refused, kind.quiet_until = 0, now + QUIET_SECONDS
         transport.write(_REFUSAL)
         transport.close()
+
+
+def body_of(scope: Mapping[str, Any]) -> Callable[[bytes], bool]:
+    """What writes a piece of a streamed reply's body at once, past all middleware; False if `send` has to do it.
+
+    That is so before the reply's head and after its end, while the client does not keep up, and with other servers.
+    """
+    write: Callable[[bytes], bool] = (scope.get("extensions") or {}).get(_BODY, _refusing)
+    return write
+
+
+def _refusing(_: bytes) -> bool:
+    return False
 
 
 def connections(most: int = MAX_CONNECTIONS) -> type[Connection]:

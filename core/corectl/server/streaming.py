@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from litestar import Response
@@ -132,7 +132,7 @@ class StreamedReply(Response[None]):
         leaving = asyncio.ensure_future(disconnected(receive))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self._headers})
-            writer = BodyWriter(send)
+            writer = BodyWriter(cast(Mapping[str, Any], scope), send)
             relay = _Relay(self._completion, writer, self._encode, self._encode_error)
             self._completion.flow(relay.take)
             await asyncio.wait({relay.ended, leaving}, return_when=asyncio.FIRST_COMPLETED)

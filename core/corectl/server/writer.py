@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Generator, Mapping
 from typing import Any
 
 from litestar.types import Send
+
+from corectl.server.connections import body_of
 
 
 class BodyWriter:
     """Sends pieces of a body at once while the client keeps up, and holds them while it does not.
 
-    ASGI's `send` is a coroutine, but it only waits when too much is unsent. Until then it is run right here: a task
-    that is woken for each token would cost more than everything else that is done for the token.
+    ASGI's `send` is a coroutine, behind one more of each middleware, but it only waits when too much is unsent. Until
+    then pieces go to the connection directly, or `send` is run right here: a task that is woken for each token would
+    cost more than everything else that is done for the token.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, scope: Mapping[str, Any], send: Send) -> None:
+        self._direct = body_of(scope)
         self.sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the last piece has been handed over; has the exception that sending raised."""
         self.held = 0
@@ -33,7 +37,7 @@ class BodyWriter:
         if self._draining is not None:
             self._waiting.append(body)
             self.held += len(body)
-        elif body or last:
+        elif last or (body and not self._direct(body)):
             self._begin(body)
 
     def _begin(self, body: bytes) -> None:
