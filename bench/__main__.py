@@ -18,7 +18,7 @@ import psutil
 
 from bench import contention, embedding, masks, rendering
 from bench.kit import Kit, print_table, write_json
-from bench.peers import Peers
+from bench.peers import PACKAGES, Peers
 from bench.scenarios import SCENARIOS
 from bench.served import BenchServer
 from bench.weights import gemma3, smollm2
@@ -75,6 +75,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=128, help="tokens of each stream")
     parser.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1)
     parser.add_argument("--peer-python", default=sys.executable, help="the Python that has the peers")
+    parser.add_argument("--peers", default=",".join(PACKAGES), help="which of them, with commas")
     parser.add_argument("--models", default="smollm2,gemma3", help="which of them, with commas")
     parser.add_argument("--only", default=",".join(names), help=f"which of {', '.join(names)}")
     parser.add_argument("--json", type=Path, help="write every round's figures to this file")
@@ -125,7 +126,7 @@ def _scenarios(kit: Kit, arguments: argparse.Namespace, folder: Path) -> dict[st
 def main() -> None:
     """Measures and prints. Run it on a quiet machine; the figures are of this machine only."""
     arguments = _arguments()
-    peers = Peers(arguments.peer_python)
+    peers = Peers(arguments.peer_python, arguments.peers.split(","))
     heading = _heading(peers)
     for name, value in heading.items():
         print(f"{name}: {value if isinstance(value, str | float) else '; '.join(value)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ import msgspec
 from bench.bare import BareLoop
 from bench.peers import PeerProcess, Peers, Shape
 from bench.served import BenchServer
-from bench.weights import NUM_CTX, Weights, install, story
+from bench.weights import NUM_CTX, Weights, endless, install, story
 from bench.wire import Form, NativeForm, Reply, Watch, stream
 
 OURS = "corectl"
@@ -83,18 +84,23 @@ class Kit:
         self.rounds, self.tokens, self.threads, self.peers = rounds, tokens, threads, peers
         self.shape = Shape(streams=STREAMS, cells=STREAMS * NUM_CTX, threads=threads)
         self.commands: dict[str, str] = {}
+        self._folder = tempfile.TemporaryDirectory()
         self._field: tuple[str, Field] | None = None
 
     def field(self, weights: Weights) -> Field:
-        """Every server with this model, started and warmed up once; those of another model are ended."""
+        """Every server with this model, started and warmed up once; those of another model are ended.
+
+        The model is one that never ends an answer.
+        """
         if self._field is not None and self._field[0] == weights.name:
             return self._field[1]
         self.close()
+        name, weights = weights.name, endless(weights, Path(self._folder.name))
         bare = BareLoop(weights.path, self.shape.cells, self.threads)
         self._note(BARE, bare.command)
         targets = [self.start(OURS, weights), *(self.start(name, weights) for name in self.peers.found)]
         field = Field(bare, tuple(targets))
-        self._field = (weights.name, field)
+        self._field = (name, field)
         field.bare.measure([story("warm")], 8)
         for target in field.targets:
             target.ask_all([story("warm", number) for number in range(STREAMS)], 8)

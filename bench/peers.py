@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -92,12 +93,14 @@ class PeerProcess:
 
 
 class Peers:
-    """The peers of one Python environment."""
+    """Those of the peers of one Python environment that are `wanted`."""
 
-    def __init__(self, python: str) -> None:
+    def __init__(self, python: str, wanted: Sequence[str]) -> None:
         self._python = python
+        self._wanted = wanted
         run = subprocess.run([python, "-c", _FIND], capture_output=True, text=True, check=True)
-        self.found = {name: Found(**entry) for name, entry in json.loads(run.stdout.splitlines()[-1]).items()}
+        entries = json.loads(run.stdout.splitlines()[-1])
+        self.found = {name: Found(**entry) for name, entry in entries.items() if name in wanted}
 
     def report(self) -> list[str]:
         """A line for each peer: its version, or how to get it."""
@@ -106,6 +109,7 @@ class Peers:
             if name in self.found
             else f"{name} is not installed: pip install '{package}'"
             for name, package in PACKAGES.items()
+            if name in self._wanted
         ]
 
     def start(self, name: str, weights: Weights, shape: Shape) -> PeerProcess:
@@ -120,7 +124,7 @@ class Peers:
             peer = PeerProcess([self._python, str(program), *common], port, LlamaForm())
         else:
             command = [self._python, "-m", "llama_cpp.server", *_llama_cpp_python_flags(*common)]
-            peer = PeerProcess(command, port, CompletionsForm(weights.end_tokens))
+            peer = PeerProcess(command, port, CompletionsForm())
         peer.wait("/v1/models" if name == "llama-cpp-python" else "/health")
         return peer
 

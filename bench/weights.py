@@ -29,11 +29,33 @@ _WORDS = (
 
 
 class Weights(msgspec.Struct, frozen=True):
-    """A model file, the name under which the server gets it, and the tokens that would end an answer."""
+    """A model file, the name under which the server gets it, and what its tokens are called that end an answer."""
 
     name: str
     path: Path
-    end_tokens: tuple[int, ...]
+    ends: tuple[str, ...]
+
+
+def endless(weights: Weights, folder: Path) -> Weights:
+    """The same model, but nothing that it says ends an answer, so that every stream has all of its tokens.
+
+    The tokens that would are given other names of the same length, by which nobody knows them.
+    """
+    data = bytearray(weights.path.read_bytes())
+    for name in weights.ends:
+        data = data.replace(name.encode(), name.encode()[:-2] + b"_>")
+    at = data.index(_END_KEY) + len(_END_KEY)
+    # A type (4: a number of 32 bits), then the number; the last token of a vocabulary is never said.
+    assert data[at : at + 4] == (4).to_bytes(4, "little")
+    data[at + 4 : at + 8] = UNUSED.to_bytes(4, "little")
+    path = folder / f"{weights.name}-endless.gguf"
+    path.write_bytes(data)
+    return Weights(f"{weights.name}-endless", path, ())
+
+
+_END_KEY = b"tokenizer.ggml.eos_token_id"
+UNUSED = 16
+"""A token that no model says: reserved in both vocabularies."""
 
 
 def model_path() -> Path:
@@ -45,7 +67,7 @@ def model_path() -> Path:
 
 
 def smollm2() -> Weights:
-    return Weights(MODEL, model_path(), (0, 2))
+    return Weights(MODEL, model_path(), ("<|endoftext|>", "<|im_end|>"))
 
 
 def gemma3(folder: Path) -> Weights | None:
@@ -53,7 +75,7 @@ def gemma3(folder: Path) -> Weights | None:
     if importlib.util.find_spec(GEMMA_PACKAGE) is None:
         return None
     path = importlib.import_module(GEMMA_PACKAGE).assemble(folder / "gemma3.gguf")
-    return Weights(GEMMA, Path(path), (1, 106))
+    return Weights(GEMMA, Path(path), ("<eos>", "<end_of_turn>"))
 
 
 def install(weights: Weights, url: str) -> None:

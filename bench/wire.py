@@ -12,7 +12,6 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Sequence
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -117,7 +116,7 @@ class LlamaForm:
 
     def body(self, prompt: str, tokens: int) -> dict[str, Any]:
         samplers = ["top_k", "top_p", "temperature"]
-        own = {"prompt": prompt, "n_predict": tokens, "ignore_eos": True, "samplers": samplers}
+        own = {"prompt": prompt, "n_predict": tokens, "samplers": samplers}
         return {**SAMPLING, **own, "stream": True, "cache_prompt": self._cached}
 
     def text(self, line: dict[str, Any]) -> str:
@@ -135,14 +134,11 @@ class CompletionsForm:
     chunk = b'"finish_reason": null'
     end = b"[DONE]"
 
-    def __init__(self, end_tokens: Sequence[int]) -> None:
-        self._bias = {str(token): -100 for token in end_tokens}
-
     def uncached(self) -> CompletionsForm:
         return self
 
     def body(self, prompt: str, tokens: int) -> dict[str, Any]:
-        return {**SAMPLING, "prompt": prompt, "max_tokens": tokens, "logit_bias": self._bias, "stream": True}
+        return {**SAMPLING, "prompt": prompt, "max_tokens": tokens, "stream": True}
 
     def text(self, line: dict[str, Any]) -> str:
         return str(line["choices"][0]["text"])
