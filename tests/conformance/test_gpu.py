@@ -55,10 +55,8 @@ def test_what_was_planned_is_what_is_taken(gpu_server: Server, num_ctx: int, num
     assert layers == (plan["layers"] if num_gpu is None else num_gpu)
     assert 0 < shown["size_vram"] <= shown["size"]
     assert (shown["size_vram"] > 0.8 * shown["size"]) == (num_gpu is None)
-    planned = {device["id"]: device["estimated"] for device in plan["devices"]}
     total = {"estimated": 0, "measured": 0}
     for memory in shown["memory"]:
-        print(memory, planned)
         total["estimated"] += memory["estimated"]
         total["measured"] += memory["measured"]
     assert abs(total["estimated"] / total["measured"] - 1) <= NEAR
@@ -78,10 +76,9 @@ def test_memory_comes_back(gpu_server: Server) -> None:
 
 def test_layers_on_either_side_say_the_same(gpu_server: Server) -> None:
     """Greedy text may part at a near tie, but not at once."""
+    greedy = {"temperature": 0, "num_predict": 8}
     texts = [
-        gpu_server.generate(
-            "The capital of France is", raw=True, options={"temperature": 0, "num_predict": 8, **where}
-        )["response"]
+        gpu_server.generate("The capital of France is", raw=True, options={**greedy, **where})["response"]
         for where in ({}, {"num_gpu": 10}, {"num_gpu": 0})
     ]
     assert len({text[:7] for text in texts}) == 1 and "Paris" in texts[0]
