@@ -272,7 +272,7 @@ SETTINGS = (
         name="cache_memory",
         variables=("CORECTL_CACHE_MEMORY",),
         parse=_count,
-        help="bytes of each runner for states of prompts whose memory cannot be shared, and of requests put aside",
+        help="bytes of the machine's memory in which each runner may save prompts, and requests that were put aside",
     ),
     Setting(
         name="origins",

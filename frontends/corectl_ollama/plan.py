@@ -41,6 +41,7 @@ class PlanReply(msgspec.Struct, kw_only=True, omit_defaults=True):
     parallel: int
     layers: int
     devices: list[PlannedDevice]
+    cache_memory: int
     reason: str = ""
     warnings: list[Notice] = []
 
@@ -66,6 +67,7 @@ def _reply(model: str, found: FitPlan) -> PlanReply:
         parallel=found.max_sequences,
         layers=found.layers,
         devices=[_device(device, on_host) for device in found.devices],
+        cache_memory=found.snapshots,
         reason=found.reason,
         warnings=list(found.notices),
     )

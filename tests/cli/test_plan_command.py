@@ -21,6 +21,7 @@ PLAN = {
     "num_batch": 512,
     "parallel": 16,
     "layers": 31,
+    "cache_memory": 537_000_000,
     "devices": [
         {
             "id": id,
@@ -47,11 +48,12 @@ def shown(server: FakeServer, corectl: Corectl, *args: str, **changes: Any) -> s
 def test_what_goes_where(server: FakeServer, corectl: Corectl) -> None:
     assert shown(server, corectl) == (
         "  Plan\n"
-        "    fits                yes      \n"
-        "    context length      4096     \n"
-        "    largest context     12288    \n"
-        "    tokens in memory    8192     \n"
-        "    parallel            16       \n"
+        "    fits                yes                               \n"
+        "    context length      4096                              \n"
+        "    largest context     12288                             \n"
+        "    tokens in memory    8192                              \n"
+        "    parallel            16                                \n"
+        "    saved prompts       up to 537 MB of memory besides    \n"
         "\n"
         "DEVICE    LAYERS    WEIGHTS    CACHE     COMPUTE    TOTAL     FREE  \n"
         "cpu       11        2.5 GB     188 MB    35 MB      2.7 GB    17 GB    \n"

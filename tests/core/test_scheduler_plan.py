@@ -152,6 +152,15 @@ def test_settings_reach_the_policy() -> None:
     assert decided(wish(4096, gpu_overhead=20 * GIB), *two).notices != ()
 
 
+def test_saved_states_get_no_more_than_half_of_what_is_left() -> None:
+    roomy = decided(wish(4096, cache_memory=GIB), cpu(8 * GIB)).placement
+    assert roomy is not None and roomy.snapshots == GIB
+    short = decided(wish(4096, cache_memory=GIB), cpu(1400 * MIB)).placement
+    assert short is not None
+    assert short.snapshots == (1400 * MIB - sum(use.total for use in short.estimated)) // 2 < GIB
+    assert planned(wish(4096, cache_memory=GIB), cpu(8 * GIB), trained=4096).snapshots == GIB
+
+
 def test_a_plan_of_what_fits_on_the_accelerator() -> None:
     found = planned(wish(4096), cpu(4 * GIB), gpu(2 * GIB), trained=262_144)
     assert found.fits and not found.evicts and found.reason == ""

@@ -75,7 +75,8 @@ class FitPlan(msgspec.Struct, frozen=True, kw_only=True):
     `fits` says that each device has room for its part, `evicts` that other models must go first, `reason` why it cannot
     be loaded at all (empty: it can). Contexts and `cells`, the size of the pool, are in tokens; `largest_ctx` is the
     largest context that fits, with all layers on accelerators where that is possible at all (0: none). `layers` counts
-    the model's, with its head; those on no accelerator are computed by the CPU.
+    the model's, with its head; those on no accelerator are computed by the CPU. Besides what lies on the devices, saved
+    states may come to take `snapshots` bytes of the host's memory.
     """
 
     fits: bool
@@ -88,6 +89,7 @@ class FitPlan(msgspec.Struct, frozen=True, kw_only=True):
     largest_ctx: int = 0
     layers: int = 0
     devices: tuple[DevicePlan, ...] = ()
+    snapshots: int = 0
     notices: tuple[Notice, ...] = ()
 
 
@@ -114,7 +116,7 @@ def decide(
         return Decision(error=_no_gpu(question, found) if hopeless else None)
     if best is None:
         return Decision(error=_no_memory(question, found) if alone else None)
-    return Decision(placement=best[0], notices=_notices(wish, *best, found))
+    return Decision(placement=_saving(best[0], found), notices=_notices(wish, *best, found))
 
 
 def plan(
@@ -146,6 +148,7 @@ def plan(
         largest_ctx=_largest(policy, wish, empty, estimate, most),
         layers=len(estimate(_shape(wish, wish.context.num_ctx)).layers) + 1,
         devices=parts,
+        snapshots=placement.snapshots if placement else 0,
         notices=decision.notices,
     )
 
@@ -198,6 +201,14 @@ def _question(
         spread=wish.settings.sched_spread,
         snapshots=wish.settings.cache_memory,
     )
+
+
+def _saving(placement: Placement, found: Eligible) -> Placement:
+    """The placement with room for saved states: no more than half of what the load leaves free of the host's memory."""
+    taken = sum(use.total for use in placement.estimated if use.device == HOST)
+    free = found.host.memory_free if found.host is not None else 0
+    room = min(placement.snapshots, max(0, free - taken) // 2)
+    return msgspec.structs.replace(placement, snapshots=room)
 
 
 def _on_accelerators(placement: Placement, estimate: MemoryEstimate) -> bool:

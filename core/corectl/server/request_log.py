@@ -20,6 +20,7 @@ MAX_PATH = 200
 
 _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _CLIENT_LEFT = 499
+_FAILED = 500
 
 
 class RequestLog:
@@ -49,6 +50,10 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except Exception:
+            # The server around this says 500 where nothing has been said yet.
+            status = status or _FAILED
+            raise
         finally:
             _write(scope["method"], current, status or _CLIENT_LEFT)
 

@@ -51,6 +51,7 @@ def _summary(found: dict[str, Any], ctx: int | None) -> Iterator[tuple[str, str]
     if found["devices"]:
         yield "tokens in memory", str(found["cells"])
         yield "parallel", str(found["parallel"])
+        yield "saved prompts", f"up to {human_bytes(found['cache_memory'])} of memory besides"
 
 
 def _fits(found: dict[str, Any]) -> str:
