@@ -16,6 +16,7 @@ import llama_cpp
 import msgspec
 
 from corectl.errors import LoadFailed, NotSupported
+from corectl.messages import Notice
 from corectl.model.ggml import TENSOR_TYPES
 from corectl.model.gguf import Header, header_of
 from corectl.runner.engine import CacheShape, EngineInfo, ModelSpec, Placement
@@ -24,7 +25,7 @@ from corectl_llamacpp import logs
 from corectl_llamacpp.devices import measured
 from corectl_llamacpp.engine import LlamaEngine
 from corectl_llamacpp.layers import layers_of
-from corectl_llamacpp.memory import batch_tokens, idle_cells, idle_sequences, step_tokens
+from corectl_llamacpp.memory import SPLIT_SEQUENCES, batch_tokens, idle_cells, idle_sequences, step_tokens
 from corectl_llamacpp.pooling import pooling_of
 from corectl_llamacpp.ranker import LlamaRanker
 
@@ -46,6 +47,8 @@ def load_engine(model: ModelSpec, placement: Placement, progress: Callable[[floa
     header = _checked_header(model.weights)
     placement = _with_cache(header, placement)
     idle = idle_sequences(header, _shape(placement), embedding=model.embedding)
+    if 0 < sum(placement.layers) <= len(layers_of(header)):
+        idle = min(idle, max(0, SPLIT_SEQUENCES - placement.max_sequences))
     pooling = pooling_of(header) if model.embedding else ""
     with ExitStack() as undo:
         native = _load_model(model, placement, progress)
@@ -77,6 +80,7 @@ def load_engine(model: ModelSpec, placement: Placement, progress: Callable[[floa
         can_shift=bool(memory) and bool(llama_cpp.llama_memory_can_shift(memory)),
         pooling=pooling,
         description=_description(native),
+        notices=_notices(),
     )
     if pooling == "rank":
         return LlamaRanker(native, context, info, header, model.weights)
@@ -151,6 +155,14 @@ def _shape(placement: Placement) -> CacheShape:
         cache_type=placement.cache_type,
         flash_attention=placement.flash_attention,
     )
+
+
+def _notices() -> tuple[Notice, ...]:
+    """What the library has decided by itself."""
+    if not logs.said(logs.NO_FLASH_ATTENTION):
+        return ()
+    message = "flash attention is off, because this model cannot have it where it lies; it takes more memory"
+    return (Notice(code="flash_attention_off", message=message),)
 
 
 def _idle_cells(header: Header, placement: Placement) -> int:

@@ -19,6 +19,11 @@ _CONTINUED = 5
 _BUFFER = re.compile(r"(\S+) +(\w+) buffer size = +([\d.]+) MiB$")
 _NO_MEMORY = re.compile("out of memory|alloc|insufficient memory", re.IGNORECASE)
 
+NO_FLASH_ATTENTION = "Flash Attention not supported"
+
+_REMARKABLE = (NO_FLASH_ATTENTION,)
+_remarks: set[str] = set()
+
 recent_errors: deque[str] = deque(maxlen=5)
 """The last error lines, to say why a load failed: the calls themselves only return nothing."""
 
@@ -44,6 +49,7 @@ class _Route:
                 line, self._text = self._text.strip(), ""
                 if self._level >= logging.ERROR:
                     recent_errors.append(line)
+                _remarks.update(remark for remark in _REMARKABLE if remark in line)
                 if found := _BUFFER.search(line):
                     buffers.append(Buffer(found[1], found[2], int(float(found[3]) * 2**20)))
                 if line.strip("."):
@@ -60,8 +66,14 @@ callback = llama_cpp.llama_log_callback(_Route())
 def install() -> None:
     """Called before a model is loaded, and before anything else of llama.cpp; forgets what was said of others."""
     recent_errors.clear()
+    _remarks.clear()
     buffers.clear()
     llama_cpp.llama_log_set(callback, None)
+
+
+def said(remark: str) -> bool:
+    """Whether llama.cpp has said one of the remarkable things since the last `install`."""
+    return remark in _remarks
 
 
 def failure(what: str) -> LoadFailed:

@@ -24,6 +24,13 @@ IDLE_SEQUENCES = 48
 IDLE_BYTES = 64 << 20
 """Sequences that only keep their tokens cost memory too: there are as many as fit into this."""
 
+SPLIT_SEQUENCES = 31
+"""The most sequences of a model of which only some layers are on an accelerator, as far as they are only kept.
+
+llama.cpp tries flash attention out on a token of each. From 32 tokens on the accelerator takes work from the other
+layers as well; the trial takes that for a fault and turns flash attention off, which costs memory and time.
+"""
+
 IDLE_PART = 0.01
 """How much slower a step may become for the sake of sequences that are only kept."""
 HEAD_BYTES = 12

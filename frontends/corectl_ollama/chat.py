@@ -119,16 +119,21 @@ async def chat(
     messages = [wire.message() for wire in body.messages]
     images = any(message.images for message in messages)
     needs = (["tools"] if body.tools else []) + (["vision"] if images else [])
-    settled = await settle(services, record, body, keep_alive, verb="chat", needs=needs)
-    if not messages:
+
+    def read() -> tuple[Settled, ChatPrompt | None]:
+        """All that reads files in one go: each way to a worker thread and back takes longer than the reading."""
+        settled = settle(services, record, body, keep_alive, verb="chat", needs=needs)
+        return settled, _prompt(services, settled, messages, read_tools(body.tools)) if messages else None
+
+    settled, prompt = await asyncio.to_thread(read)
+    if prompt is None:
         await while_connected(request, load(services, settled))
         return reply(form.done("load"))
-    tools = read_tools(body.tools)
     work = completion(
         services,
         settled,
         body,
-        await asyncio.to_thread(_prompt, services, settled, messages, tools),
+        prompt,
         tool_choice=read_tool_choice(body.tool_choice, body.tools),
     )
     return await run(request, services, settled, work, form, clock, stream=body.stream)

@@ -119,15 +119,21 @@ async def generate(
     if body.raw and (body.template or body.system or body.context):
         raise BadRequest("raw mode does not support template, system, or context")
     needs = (["insert"] if body.suffix else []) + (["vision"] if body.images else [])
-    settled = await settle(services, record, body, keep_alive, verb="generate", needs=needs)
-    if not body.prompt:
+
+    def read() -> tuple[Settled, Prompt | None]:
+        """All that reads files in one go: each way to a worker thread and back takes longer than the reading."""
+        settled = settle(services, record, body, keep_alive, verb="generate", needs=needs)
+        return settled, _prompt(services, settled, body) if body.prompt else None
+
+    settled, prompt = await asyncio.to_thread(read)
+    if prompt is None:
         await while_connected(request, load(services, settled))
         return reply(form.done("load"))
     work = completion(
         services,
         settled,
         body,
-        await asyncio.to_thread(_prompt, services, settled, body),
+        prompt,
         context=tuple(body.context),
         want_context=not body.raw,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -54,7 +53,7 @@ def try_pulling(name: str) -> str:
     return f'model "{name}" not found, try pulling it first'
 
 
-async def settle(
+def settle(
     services: Services,
     record: ModelRecord,
     body: InferenceRequest,
@@ -63,18 +62,21 @@ async def settle(
     verb: str,
     needs: list[str],
 ) -> Settled:
-    """Checks what the model can do and the options, and reads the model's header. Raises `BadRequest`."""
-    think = await _check_capabilities(services, record, body, verb=verb, needs=needs)
-    model = await services.model(record)
+    """Checks what the model can do and the options. Raises `BadRequest`.
+
+    For worker threads: it reads files.
+    """
+    think = _check_capabilities(services, record, body, verb=verb, needs=needs)
+    model = services.read_model(record)
     load, sampling = services.options(record, body.options)
     return Settled(model=model, load=load, sampling=sampling, keep_alive=keep_alive, think=think)
 
 
-async def _check_capabilities(
+def _check_capabilities(
     services: Services, record: ModelRecord, body: InferenceRequest, *, verb: str, needs: list[str]
 ) -> Think:
     """Whether the model is to think: one that can does, unless the request says otherwise."""
-    can = await asyncio.to_thread(services.capabilities, record)
+    can = services.capabilities(record)
     think = read_think(body.think)
     if (think or body.think_budget is not None) and "thinking" not in can:
         raise BadRequest(f'"{body.model}" does not support thinking')

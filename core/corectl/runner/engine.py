@@ -146,7 +146,8 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     `memory` is the sum of `measured`, and `gpu_memory` the part of it that lies on accelerators. `pooling` says what
     becomes of a text: `mean`, `cls` and `last` give a vector, `rank` the score of a pair, `none` a vector for each
-    token; empty where the model was not loaded for that.
+    token; empty where the model was not loaded for that. `notices` say what the engine does another way than one may
+    think.
     """
 
     num_ctx: int
@@ -162,6 +163,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     idle_cells: int = 0
     pooling: str = ""
     description: str = ""
+    notices: tuple[Notice, ...] = ()
 
 
 class Constraint(Protocol):

@@ -38,6 +38,8 @@ def memory_use(
         if not index:
             weights += estimate.host - (0 if sees else estimate.tied)
             scratch += estimate.host_compute
+            # What an accelerator is given to compute with goes through the host's memory.
+            scratch += _by_cell(estimate, cells) if sees else 0
         cache = sum(_cache(layer, shape, cells) for layer in part)
         found.append(MemoryUse(device=device, weights=weights, cache=cache, compute=scratch))
     return tuple(found)
@@ -50,5 +52,9 @@ def _cache(layer: LayerMemory, shape: CacheShape, cells: int) -> int:
 
 
 def _compute(estimate: MemoryEstimate, cells: int) -> int:
+    return max(estimate.least_compute, estimate.compute + _by_cell(estimate, cells))
+
+
+def _by_cell(estimate: MemoryEstimate, cells: int) -> int:
     windows = estimate.window_cell * min(cells, estimate.window_cells)
-    return max(estimate.least_compute, estimate.compute + int(estimate.compute_cell * cells + windows))
+    return int(estimate.compute_cell * cells + windows)

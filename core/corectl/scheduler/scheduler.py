@@ -351,6 +351,7 @@ class Scheduler:
         assert runner is not None and placement is not None
         self._loads += 1
         self._load_seconds += slot.load_seconds
+        slot.notices += runner.info.notices
         slot.share = self.machine.inventory.cores
         log.info(
             "loaded %s in %.2f seconds: a context of %d tokens, a pool of %d; %s",

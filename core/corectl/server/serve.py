@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import ipaddress
 import logging
 import signal
@@ -53,6 +54,9 @@ def serve(flags: dict[str, Any]) -> int:
     if not _is_loopback(listener):
         log.warning("listening on %s: every machine that reaches it may use and delete models", host)
     log.info("Listening on %s:%d (version %s)", f"[{host}]" if ":" in host else host, port, __version__)
+    # What has been made so far stays for the server's life; the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
     server = _Server(
         uvicorn.Config(
             app,

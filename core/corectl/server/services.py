@@ -45,9 +45,10 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     async def model(self, record: ModelRecord) -> Model:
         """A record as the scheduler loads it. Raises `BadModelFile`, and `NotSupported` for what has no weights."""
-        return await asyncio.to_thread(self._model, record)
+        return await asyncio.to_thread(self.read_model, record)
 
-    def _model(self, record: ModelRecord) -> Model:
+    def read_model(self, record: ModelRecord) -> Model:
+        """The same for worker threads: it reads files."""
         name = record.name.short
         if record.weights is None:
             raise NotSupported(f"{name} is a stub of a remote model, which this version cannot run")
