@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -39,39 +40,52 @@ class Offer(msgspec.Struct, frozen=True):
     distribution: importlib.metadata.Distribution
 
 
+class _Seen(msgspec.Struct, frozen=True):
+    """What a model file was found to be, and when it had last changed then."""
+
+    path: Path
+    changed: int
+    record: ModelRecord
+
+
 class PackagedModels:
-    """See `corectl.registry.base.LocalRegistry`."""
+    """See `corectl.registry.base.LocalRegistry`.
+
+    Reading all distributions takes milliseconds, and reading one of them one: both only after something has changed.
+    """
 
     name = "packaged"
 
     def __init__(self) -> None:
-        self._known: tuple[tuple[int, ...], tuple[Offer, ...]] = ((), ())
+        self._known: tuple[tuple[int, ...], tuple[Offer, ...], dict[str, _Seen]] = ((), (), {})
 
     def list(self) -> Iterable[ModelRecord]:
         """One that is damaged is logged and left out."""
-        for offer in self._offers():
-            record = _record_or_none(offer)
+        offers, seen = self._look()
+        for offer in offers:
+            record = _record_or_none(offer, seen)
             if record is not None:
                 yield record
 
     def find(self, name: ModelName) -> ModelRecord | None:
-        for offer in self._offers():
+        offers, seen = self._look()
+        for offer in offers:
             if offer.name.key == name.key:
-                return _record_or_none(offer)
+                return _record_or_none(offer, seen)
         return None
 
-    def _offers(self) -> tuple[Offer, ...]:
-        """What is installed. Reading all distributions takes milliseconds, so only after something has changed."""
+    def _look(self) -> tuple[tuple[Offer, ...], dict[str, _Seen]]:
+        """What is installed, and what is known of it."""
         places = tuple(map(_changed, sys.path))
         if self._known[0] != places:
-            self._known = places, tuple(_offers())
-        return self._known[1]
+            self._known = places, tuple(_offers()), {}
+        return self._known[1:]
 
 
-def _changed(place: str) -> int:
-    """When something was installed into a folder last, in nanoseconds; 0 where there is no folder."""
+def _changed(place: str | Path) -> int:
+    """When a file, or what is in a folder, was changed last, in nanoseconds; 0 where there is none."""
     try:
-        return Path(place).stat().st_mtime_ns
+        return os.stat(place).st_mtime_ns  # noqa: PTH116 - each request asks, for each folder of sys.path
     except OSError:
         return 0
 
@@ -99,16 +113,22 @@ def _offers() -> Iterator[Offer]:
                 continue
 
 
-def _record_or_none(offer: Offer) -> ModelRecord | None:
+def _record_or_none(offer: Offer, seen: dict[str, _Seen]) -> ModelRecord | None:
+    known = seen.get(offer.package)
+    if known is not None and _changed(known.path) == known.changed and known.record.name == offer.name:
+        return known.record
     try:
-        return _record(offer)
+        path = _model_file(offer.package)
+        changed = _changed(path)
+        record = _record(offer, path)
+        seen[offer.package] = _Seen(path, changed, record)
+        return record
     except (CorectlError, OSError, LookupError) as exc:
         log.warning("package %s offers no model %s: %s", offer.package, offer.name.short, exc)
         return None
 
 
-def _record(offer: Offer) -> ModelRecord:
-    path = _model_file(offer.package)
+def _record(offer: Offer, path: Path) -> ModelRecord:
     status = path.stat()
     header = header_of(path)
     config = ModelConfig(

@@ -122,6 +122,23 @@ def test_find_ignores_case_and_defaults(site: Site, asked: str) -> None:
     assert PackagedModels().find(ModelName.parse("tiny:1b")) is None
 
 
+def test_what_is_known_of_a_file_holds_until_it_changes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = site.package("site_tiny", "model.gguf")
+    site.install("tiny-model", {"tiny": "site_tiny"})
+    models, read = PackagedModels(), registry.header_of
+    reads: list[Path] = []
+    monkeypatch.setattr(registry, "header_of", lambda file: reads.append(file) or read(file))
+    name = ModelName.parse("tiny")
+    first = models.find(name)
+    assert models.find(name) is first and models.list() is not None and reads == [path]
+    site._model(path, 64)
+    second = models.find(name)
+    assert first is not None and second is not None
+    assert second.size > first.size and second.layers[0].digest == f"sha256:{sha256(path)}"
+    path.unlink()
+    assert models.find(name) is None
+
+
 def test_names_may_have_tags(site: Site) -> None:
     site.package("site_tiny", "model.gguf")
     write_distribution(site.folder, "tagged", {GROUP: {"me/tiny": "site_tiny"}})
