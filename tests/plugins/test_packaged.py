@@ -16,6 +16,7 @@ import gguf
 import numpy as np
 import pytest
 
+from corectl.model.gguf import Header, header_of
 from corectl.model.manifest import MediaType
 from corectl.model.name import ModelName
 from corectl_packaged import corectl_registries, registry
@@ -125,9 +126,13 @@ def test_find_ignores_case_and_defaults(site: Site, asked: str) -> None:
 def test_what_is_known_of_a_file_holds_until_it_changes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     (path,) = site.package("site_tiny", "model.gguf")
     site.install("tiny-model", {"tiny": "site_tiny"})
-    models, read = PackagedModels(), registry.header_of
-    reads: list[Path] = []
-    monkeypatch.setattr(registry, "header_of", lambda file: reads.append(file) or read(file))
+    models, reads = PackagedModels(), []
+
+    def read(file: Path) -> Header:
+        reads.append(file)
+        return header_of(file)
+
+    monkeypatch.setattr(registry, "header_of", read)
     name = ModelName.parse("tiny")
     first = models.find(name)
     assert models.find(name) is first and models.list() is not None and reads == [path]
