@@ -31,12 +31,10 @@ llama.cpp tries flash attention out on a token of each. From 32 tokens on the ac
 layers as well; the trial takes that for a fault and turns flash attention off, which costs memory and time.
 """
 
-IDLE_PART = 0.01
-"""How much slower a step may become for the sake of sequences that are only kept."""
+IDLE_PART = 0.002
+"""How much slower a step may become for the sake of sequences that are only kept. Saving them costs little."""
 HEAD_BYTES = 12
 """Of weights: a head asks the mask about one cell in the time in which so many are computed with."""
-WORTH_KEEPING = 64
-"""Cells, at least."""
 
 _MOST_A_CELL = 1 << 24
 _MOST = 1 << 44
@@ -79,7 +77,7 @@ def idle_cells(header: Header, cache_type: str, *, flash_attention: bool) -> int
     else:
         cost = int(sum(layer.values for layer in layers) * value_bytes(cache_type))
     weights = sum(tensor.size_bytes for tensor in header.tensors)
-    return max(WORTH_KEEPING, int(IDLE_PART * weights / cost)) if cost else 0
+    return max(1, int(IDLE_PART * weights / cost)) if cost else 0
 
 
 def batch_tokens(shape: CacheShape, sequences: int) -> int:
