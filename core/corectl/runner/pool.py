@@ -52,6 +52,8 @@ class CellPool:
         self._evicted: deque[_Kept] = deque(maxlen=16)
         # Sequences that are known and not kept.
         self._live = 0
+        # Nothing that is kept can go for the sake of speed, until something else has ended.
+        self._trimmed = False
         self.evicted_tokens = 0
 
     @property
@@ -174,7 +176,7 @@ class CellPool:
     def trim(self) -> None:
         """Saves one kept sequence and frees its cells, if they slow down the steps of those that run."""
         most = self._engine.info.idle_cells
-        if not most or self.idle <= most:
+        if self._trimmed or not most or self.idle <= most:
             return
         for id, kept in self._kept.items():
             if not kept.stays and self._tree.own(id) >= WORTHWHILE:
@@ -182,6 +184,7 @@ class CellPool:
                 if not kept.stays:
                     self._evict(id)
                 return
+        self._trimmed = True
 
     def extend(self, id: int, tokens: Sequence[int]) -> None:
         """A running sequence has computed more tokens."""
@@ -199,6 +202,7 @@ class CellPool:
             return
         self._memory.keep(id)
         self._live -= 1
+        self._trimmed = False
         self._tree.rest(id)
         for other in self._tree.within(id) & self._kept.keys():
             self._forget(other)
@@ -208,6 +212,7 @@ class CellPool:
         """Forgets a sequence and frees what it alone holds."""
         self._engine.remove(id)
         self._live -= 1
+        self._trimmed = False
         if self._tree.holds(id):
             self._tree.release(id)
 
