@@ -114,14 +114,14 @@ def _offers() -> Iterator[Offer]:
 
 
 def _record_or_none(offer: Offer, seen: dict[str, _Seen]) -> ModelRecord | None:
-    known = seen.get(offer.package)
-    if known is not None and _changed(known.path) == known.changed and known.record.name == offer.name:
+    known = seen.get(offer.name.short)
+    if known is not None and _changed(known.path) == known.changed:
         return known.record
     try:
         path = _model_file(offer.package)
         changed = _changed(path)
         record = _record(offer, path)
-        seen[offer.package] = _Seen(path, changed, record)
+        seen[offer.name.short] = _Seen(path, changed, record)
         return record
     except (CorectlError, OSError, LookupError) as exc:
         log.warning("package %s offers no model %s: %s", offer.package, offer.name.short, exc)

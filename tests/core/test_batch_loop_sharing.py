@@ -220,8 +220,8 @@ def test_a_few_tokens_are_not_worth_a_state() -> None:
     stage.run(job(2, text(2, 900)))
     stage.run(job(3, [*text(1, WORTHWHILE - 1), *text(3, 50)]))
     assert stage.cached(3) == 0
-    stage.run(job(4, [*text(1, 2 * WORTHWHILE), *text(4, 50)]))
-    assert stage.cached(4) == 2 * WORTHWHILE
+    stage.run(job(4, [*text(1, 200), *text(4, 50)]))
+    assert stage.cached(4) == 200
 
 
 def test_a_longer_state_stands_for_shorter_ones() -> None:
@@ -252,6 +252,38 @@ def test_kept_cells_do_not_slow_down_those_that_run(kind: dict[str, Any]) -> Non
     again = [job(20 + number, prompt) for number, prompt in enumerate(prompts)]
     assert [stage.run(item)[0] for item in again] == expected
     assert [stage.cached(item.id) for item in again] == [299] * 4
+
+
+@pytest.mark.parametrize("kind", [{}, {"window": 16}], ids=["cut", "window"])
+def test_what_is_saved_while_nothing_runs_costs_no_step_anything(kind: dict[str, Any]) -> None:
+    stage = Stage(idle_cells=100, **kind)
+    prompts = [text(number, 300) for number in range(4)]
+    for number, prompt in enumerate(prompts):
+        stage.run(job(1 + number, prompt))
+    while stage.loop.tidy():
+        pass
+    assert stage.loop.state.cells_idle >= 300, "what is saved stays as long as nobody runs"
+    saves: list[int] = []
+    save = stage.engine.save
+    stage.engine.save = lambda id: saves.append(id) or save(id)  # type: ignore[method-assign,func-returns-value]
+    stage.add(job(10, text(50, 2000), predict=5))
+    stage.outcome.step()
+    assert stage.loop.state.cells_idle <= 100 and not saves
+    stage.run()
+    assert stage.loop.state.evicted_tokens == 0
+    stage.run(*(job(20 + number, prompt) for number, prompt in enumerate(prompts)))
+    assert [stage.cached(20 + number) for number in range(4)] == [299] * 4
+
+
+def test_nothing_is_thrown_away_for_the_sake_of_speed() -> None:
+    """There is room for one state only: the other one stays in the pool."""
+    stage = Stage(idle_cells=50, snapshots=600)
+    for number in range(2):
+        stage.run(job(1 + number, text(number, 300)))
+    stage.run(job(10, text(50, 40), predict=60))
+    for number in range(2):
+        stage.run(job(20 + number, text(number, 300)))
+    assert [stage.cached(20 + number) for number in range(2)] == [299] * 2
 
 
 def test_what_cannot_be_saved_stays_although_it_costs_time() -> None:
@@ -450,6 +482,7 @@ JOBS = st.lists(
     kind=st.sampled_from([{}, {}, {"window": 16}, {"recurrent": True}]),
     can_shift=st.booleans(),
     snapshots=st.sampled_from([0, 300, MEBIBYTE]),
+    idle_cells=st.sampled_from([0, 20, 60]),
     cancels=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 10), st.booleans()), max_size=4),
 )
 def test_nothing_is_lost_or_mixed_up_whatever_is_shared(
@@ -460,6 +493,7 @@ def test_nothing_is_lost_or_mixed_up_whatever_is_shared(
     kind: dict[str, Any],
     can_shift: bool,
     snapshots: int,
+    idle_cells: int,
     cancels: list[tuple[int, int, bool]],
 ) -> None:
     sizes: dict[str, Any] = {
@@ -468,7 +502,8 @@ def test_nothing_is_lost_or_mixed_up_whatever_is_shared(
         "can_shift": can_shift,
         "max_sequences": places[0],
     }
-    stage = Stage(snapshots=snapshots, cells=cells, idle_sequences=places[1], **sizes, **kind)
+    idle: dict[str, Any] = {"idle_sequences": places[1], "idle_cells": idle_cells}
+    stage = Stage(snapshots=snapshots, cells=cells, **idle, **sizes, **kind)
     jobs = {}
     arrivals: dict[int, list[Job]] = {}
     for number, (start, shared, own, predict, salt, when) in enumerate(shapes, 1):
@@ -484,6 +519,8 @@ def test_nothing_is_lost_or_mixed_up_whatever_is_shared(
                 left.add(number)
         if not stage.loop.idle:
             stage.outcome.step()
+            stage.check()
+        elif stage.loop.tidy():
             stage.check()
         elif not arrivals:
             break

@@ -126,11 +126,16 @@ def test_a_second_head_that_never_ends_does_not_outlive_a_long_answer() -> None:
     async def story() -> None:
         async with serving(slow, head_seconds=0.1) as connect:
             reader, writer = await connect()
-            writer.write(REQUEST + b"GET / HT")
+            writer.write(REQUEST + b"GET / HTTP/1.1\r\nx: ")
             # Longer than a head may take: the first request is not to suffer from the second.
             await asyncio.sleep(0.35)
             answering.set()
-            assert (await reader.read()).startswith(b"HTTP/1.1 200")
+            assert (await reader.read(65536)).startswith(b"HTTP/1.1 200")
+            ended = asyncio.ensure_future(until_closed(reader))
+            while not ended.done():
+                writer.write(b"x")
+                await asyncio.sleep(0.02)
+            assert ended.result() == b""
             writer.close()
 
     play(story())

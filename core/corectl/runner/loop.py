@@ -125,9 +125,8 @@ class BatchLoop:
         is nothing to compute).
         """
         refused = self._admit()
-        if all(seq.pending == 1 for seq in self._running.values()):
-            # While prompts are read, newcomers wait for their first word.
-            self._pool.trim()
+        # While prompts are read, newcomers wait for their first word.
+        self._pool.trim(unsaved=all(seq.pending == 1 for seq in self._running.values()))
         plan = self._plan()
         if refused or not plan.work:
             # What cannot be computed now never can: nothing else holds cells that could become free.
@@ -148,6 +147,10 @@ class BatchLoop:
             return self._output([], ended=ended)
         self._note(plan.work, self._clock() - started)
         return self._take_all(plan.work, sampled)
+
+    def tidy(self) -> bool:
+        """Call it while `idle`: does a piece of work that would hold up a step later; False if there is none."""
+        return self._pool.tidy()
 
     def _all(self) -> list[Running]:
         return list(self._running.values())
@@ -356,8 +359,11 @@ class BatchLoop:
             self._add(seq, match)
         state, seq.state = seq.state, None
         if state is not None:
+            known = self._pool.restore(
+                seq.id, seq.salt, seq.tokens[: seq.computed], state, shifted=seq.shifted
+            )
             self._pool.take_back(state)
-            if self._pool.restore(seq.id, seq.salt, seq.tokens[: seq.computed], state, shifted=seq.shifted):
+            if known:
                 self._restored += 1
                 return
         seq.shifted = False

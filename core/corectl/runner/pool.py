@@ -27,12 +27,11 @@ WORTHWHILE = 32
 NO_MATCH = Match(0, (), 0)
 
 
-class _Kept(msgspec.Struct):
-    """A sequence that has ended. One that `stays` cannot be saved, and goes only when its cells are needed."""
+class _Kept(msgspec.Struct, frozen=True):
+    """A sequence that has ended."""
 
     salt: str
     tokens: list[int]
-    stays: bool = False
 
 
 class CellPool:
@@ -118,7 +117,7 @@ class CellPool:
         """Gives an empty sequence what is known of its first `limit` tokens; how many that is."""
         state, length = self._saved(salt, tokens, limit)
         # What is in the pool costs nothing, a state is copied as a whole.
-        least = WORTHWHILE if self.shares else 1
+        least = WORTHWHILE + match.running if self.shares else 1
         if length < match.length + least and self._copy(id, salt, match):
             return match.length
         if state is not None and length >= least and self._take(id, salt, state, length):
@@ -146,14 +145,17 @@ class CellPool:
             return False
         if length < len(snapshot.tokens):
             self._memory.cut(id, length)
+        self._states.touch(snapshot)
         self._tree.start(id, salt)
         self._tree.extend(id, snapshot.tokens[:length])
         return True
 
     def _restore(self, id: int, cells: int, state: bytearray) -> bool:
-        """Gives an empty sequence a state that takes so many cells."""
+        """Gives an empty sequence a state that takes so many cells. Without room, nothing that is kept goes for it."""
+        if self._memory is None or self._tree.running + cells > self._engine.info.cells:
+            return False
         self.make_room(cells)
-        if self._memory is None or self.used + cells > self._engine.info.cells:
+        if self.used + cells > self._engine.info.cells:
             return False
         return self._memory.restore(id, state)
 
@@ -173,18 +175,48 @@ class CellPool:
             self._tree.extend(id, tokens)
         return True
 
-    def trim(self) -> None:
-        """Saves one kept sequence and frees its cells, if they slow down the steps of those that run."""
+    def trim(self, *, unsaved: bool) -> None:
+        """Takes kept sequences out of the pool while they slow down the steps of those that run.
+
+        All that are saved, and with `unsaved` one that is not, because saving takes as long as a step of a small model.
+        One that would be lost stays: it costs time, but less than to compute it again.
+        """
         most = self._engine.info.idle_cells
         if self._trimmed or not most or self.idle <= most:
             return
-        for id, kept in self._kept.items():
-            if not kept.stays and self._tree.own(id) >= WORTHWHILE:
-                kept.stays = not self.snapshot(id, kept.salt, kept.tokens)
-                if not kept.stays:
-                    self._evict(id)
+        others = unsaved
+        for id, kept in list(self._kept.items()):
+            saved = self._is_saved(id, kept)
+            if saved or (others and self._fits(id, kept)):
+                others = others and saved
+                self._evict(id)
+            if self.idle <= most:
                 return
-        self._trimmed = True
+        self._trimmed = unsaved and others
+
+    def tidy(self) -> bool:
+        """Saves one kept sequence ahead of time, for when it would slow down others; whether there was one."""
+        most = self._engine.info.idle_cells
+        if self._trimmed or not most or self.idle <= most:
+            return False
+        for id, kept in self._kept.items():
+            if not self._is_saved(id, kept) and self._fits(id, kept):
+                return self.snapshot(id, kept.salt, kept.tokens)
+        return False
+
+    def _is_saved(self, id: int, kept: _Kept) -> bool:
+        """Whether nothing is lost if a sequence goes: there is a state of it, or others hold nearly all of it."""
+        if IMAGE in kept.tokens:
+            return False
+        if self.shares and self._tree.own(id) < WORTHWHILE:
+            return True
+        return self._saved(kept.salt, kept.tokens, len(kept.tokens))[1] == len(kept.tokens)
+
+    def _fits(self, id: int, kept: _Kept) -> bool:
+        """Whether a sequence can be saved without another state having to go."""
+        if self._memory is None or IMAGE in kept.tokens or len(kept.tokens) < WORTHWHILE:
+            return False
+        return self._states.fits(self._memory.state_size(id))
 
     def extend(self, id: int, tokens: Sequence[int]) -> None:
         """A running sequence has computed more tokens."""
@@ -264,11 +296,12 @@ class CellPool:
             return False
         if self._saved(salt, tokens, len(tokens))[1] == len(tokens):
             return True
+        if self.shares and self._can_save(id):
+            # A longer state of the same stands for them.
+            self._states.drop_within(salt, tokens)
         state = self._save(id)
         if state is None:
             return False
-        if self.shares:
-            self._states.drop_within(salt, tokens)
         self._states.add(salt, tokens, state)
         return True
 
@@ -286,22 +319,28 @@ class CellPool:
         return "the rest was evicted" if max(lost, default=0) > cached else "no prompt began like the rest"
 
     def _save(self, id: int) -> bytearray | None:
-        if self._memory is None or not self._states.limit:
+        if self._memory is None or not self._can_save(id):
             return None
-        if not self._states.make_room(self._memory.state_size(id)):
-            return None
+        self._states.make_room(self._memory.state_size(id))
         return self._memory.save(id)
+
+    def _can_save(self, id: int) -> bool:
+        """Whether there is room for a sequence's state, once others have gone."""
+        if self._memory is None or not self._states.limit:
+            return False
+        return 0 < self._memory.state_size(id) <= self._states.room
 
     def _evict(self, id: int) -> None:
         kept = self._kept[id]
         if log.isEnabledFor(logging.DEBUG):
             self._evicted.append(kept)
         # Of one that others hold too, little is lost.
-        if self.saves or self._tree.own(id) >= WORTHWHILE:
-            self.snapshot(id, kept.salt, kept.tokens)
+        worth = self.saves or self._tree.own(id) >= WORTHWHILE
+        saved = worth and self.snapshot(id, kept.salt, kept.tokens)
         before = self._tree.used
         self._forget(id)
-        self.evicted_tokens += before - self._tree.used
+        if not saved:
+            self.evicted_tokens += before - self._tree.used
 
     def _forget(self, id: int) -> None:
         del self._kept[id]

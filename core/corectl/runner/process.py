@@ -108,7 +108,10 @@ class RunnerProcess:
             if not self._loop.idle:
                 with self._threads as self._loop.threads:
                     output = self._loop.step(self._outlet.flush)
+                # A server that does not read may hold this up; that is not the engine's doing.
+                self._step_began = None
                 self._outlet.put(output)
+                self._step_began = time.monotonic()
             if not self._encoding.idle:
                 self._outlet.flush()
                 with self._threads:
@@ -130,7 +133,7 @@ class RunnerProcess:
             if self._loop.idle:
                 self._outlet.flush()
             try:
-                item = self._inbox.get(block=not busy)
+                item = self._inbox.get(block=not busy and not self._loop.tidy())
             except queue.Empty:
                 return True
             match item:

@@ -42,6 +42,10 @@ class Snapshots:
     def take_back(self, size: int) -> None:
         self._aside -= size
 
+    def fits(self, size: int) -> bool:
+        """Whether a state of so many bytes fits beside all others."""
+        return 0 < size <= self.limit - self.used
+
     def make_room(self, size: int) -> bool:
         """Drops states until one of so many bytes fits; False, and nothing done, if it never can."""
         if not 0 < size <= self.room:
@@ -63,15 +67,23 @@ class Snapshots:
                 self._stored -= len(snapshot.state)
 
     def longest(self, salt: str, tokens: list[int], limit: int) -> tuple[Snapshot | None, int]:
-        """The state that has most of the beginning of the first `limit` of `tokens`, and how many of them it has."""
+        """The state that has most of the beginning of the first `limit` of `tokens`, and how many of them it has.
+
+        Of several the smallest, and none of which more than three quarters would be copied in vain.
+        """
         best: tuple[Snapshot | None, int] = (None, 0)
         for snapshot in self._found.values():
             length = common(snapshot.tokens, tokens, 0, limit) if snapshot.salt == salt else 0
-            if length > best[1]:
+            size = len(snapshot.tokens)
+            smaller = best[0] is not None and length == best[1] and size < len(best[0].tokens)
+            if 4 * length >= size and (length > best[1] or smaller):
                 best = (snapshot, length)
-        if best[0] is not None:
-            self._found.move_to_end(id(best[0]))
         return best
+
+    def touch(self, snapshot: Snapshot) -> None:
+        """It has been used."""
+        if id(snapshot) in self._found:
+            self._found.move_to_end(id(snapshot))
 
     def find(self, salt: str, tokens: list[int], limit: int) -> Snapshot | None:
         """The longest state whose tokens are the beginning of the first `limit` of `tokens`."""

@@ -58,8 +58,8 @@ class Histogram(msgspec.Struct):
 class StepStats(msgspec.Struct):
     """Engine steps, sequences and tokens in all of them, most sequences in one; the last word of the batch loop.
 
-    `sizes` are the sequences of each step; `gaps` the seconds between two steps that both gave output, while the same
-    streams were open: once for each step, however many tokens it gave.
+    `sizes` are the sequences of each step; `gaps` the seconds between two steps that both gave output, while a
+    sequence went on from one to the other: once for each step, however many tokens it gave.
     """
 
     steps: int = 0

@@ -364,9 +364,12 @@ class Runner:
             stats.sizes.observe(step.sequences)
         if step.deltas:
             now = time.monotonic()
-            if before.generating:
+            if before.generating and self._last_output:
                 stats.gaps.observe(now - self._last_output)
             self._last_output = now
+        if not step.state.generating:
+            # What comes next begins anew.
+            self._last_output = 0.0
 
     def _send(self, value: protocol.ToRunner) -> None:
         self._transport.write(protocol.frame(value))

@@ -117,6 +117,8 @@ class Loader:
                 wish = msgspec.structs.replace(wish, context=lower)
                 again = await asyncio.to_thread(decide, self._policy, wish, now, estimate, alone=True)
                 decision = smaller(decision.placement, again, exc)
+                # The host was counted as smaller than it is.
+                decision = _with_snapshots(decision, slot.placement.snapshots)
                 self.smaller_loads += 1
                 log.warning("%s: %s; trying again, smaller", slot.model.record.name.short, exc.message)
 
@@ -169,6 +171,15 @@ class Loader:
         plugins = tuple(sorted({owner, *self._plugins.plugins_with("corectl_dialects")}))
         load = protocol.Load(plugins=plugins, backend=backend.name, model=model.spec, placement=placement)
         return await Runner.start(load, load_timeout=self._settings.load_timeout)
+
+
+def _with_snapshots(decision: Decision, snapshots: int) -> Decision:
+    placement = decision.placement
+    if placement is None:
+        return decision
+    return msgspec.structs.replace(
+        decision, placement=msgspec.structs.replace(placement, snapshots=snapshots)
+    )
 
 
 def less(found: Eligible, failed: Placement) -> Eligible:

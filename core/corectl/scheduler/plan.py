@@ -116,7 +116,8 @@ def decide(
         return Decision(error=_no_gpu(question, found) if hopeless else None)
     if best is None:
         return Decision(error=_no_memory(question, found) if alone else None)
-    return Decision(placement=_saving(best[0], found), notices=_notices(wish, *best, found))
+    placement = best[0] if wish.embedding else _saving(best[0], found)
+    return Decision(placement=placement, notices=_notices(wish, *best, found))
 
 
 def plan(
@@ -199,15 +200,17 @@ def _question(
         alone=alone,
         overhead=wish.settings.gpu_overhead,
         spread=wish.settings.sched_spread,
-        snapshots=wish.settings.cache_memory,
+        # A model that gives vectors has nothing to save.
+        snapshots=0 if wish.embedding else wish.settings.cache_memory,
     )
 
 
 def _saving(placement: Placement, found: Eligible) -> Placement:
     """The placement with room for saved states: no more than half of what the load leaves free of the host's memory."""
     taken = sum(use.total for use in placement.estimated if use.device == HOST)
-    free = found.host.memory_free if found.host is not None else 0
-    room = min(placement.snapshots, max(0, free - taken) // 2)
+    if found.host is None:
+        return placement
+    room = min(placement.snapshots, max(0, found.host.memory_free - taken) // 2)
     return msgspec.structs.replace(placement, snapshots=room)
 
 

@@ -101,7 +101,7 @@ class Connection(HttpToolsProtocol):
         if self._idle:
             self.transport.close()
         else:
-            # The head of a second request: it has until the first is answered, and then as long again.
+            # The head of a second request: it may take until the first is answered, and up to as long again.
             self._expect_head()
 
     @property
