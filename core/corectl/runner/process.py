@@ -40,6 +40,10 @@ SWITCH_INTERVAL = 0.0005
 """Seconds. The engine's thread must get the interpreter back quickly after a step; the default of 5 ms is a step."""
 
 
+TIDY_SECONDS = 0.2
+"""After so long without a request a runner does what would hold up a step later, piece by piece."""
+
+
 class _Cancel(msgspec.Struct, frozen=True):
     """Nobody reads a request's stream any more."""
 
@@ -79,6 +83,7 @@ class RunnerProcess:
         self._encoding = EncodeQueue(self._engine)
         self._threads = ThreadFollower(self._engine, load.placement)
         self._step_began: float | None = None
+        self._untidy = False
         emitter = Emitter(self._engine.tokenizer, self._sender, lambda id: self._inbox.put(_Stop(id)))
         self._outlet: Outlet = EmitterThread(emitter) if leaves_a_core(load.placement) else emitter
 
@@ -133,9 +138,14 @@ class RunnerProcess:
             if self._loop.idle:
                 self._outlet.flush()
             try:
-                item = self._inbox.get(block=not busy and not self._loop.tidy())
+                wait = TIDY_SECONDS if self._untidy and not busy else None
+                item = self._inbox.get(block=not busy, timeout=wait)
             except queue.Empty:
-                return True
+                if busy:
+                    return True
+                self._untidy = self._loop.tidy()
+                continue
+            self._untidy = True
             match item:
                 case Job():
                     self._loop.add(item)
