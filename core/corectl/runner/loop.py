@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 PREDICT_FACTOR = 10
 """A generation ends after this many contexts of output, whatever `num_predict` says."""
 
-MANY_IDLE = 256
+MANY_IDLE = 64
 """Cells of kept sequences that slow a prompt down by more than it takes to save one of them."""
 
 RECENT = 16
