@@ -103,7 +103,7 @@ class Scheduler:
         found = {
             key: [id for id in slot.placement.devices if id not in usable and id != HOST]
             for key, slot in self._slots.items()
-            if slot.runner is not None and slot.placement is not None
+            if slot.runner is not None and slot.placement is not None and not slot.leaves
         }
         return {key: lost for key, lost in found.items() if lost}
 
