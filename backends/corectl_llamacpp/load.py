@@ -40,6 +40,10 @@ _FLASH_ATTENTION = {
 }
 
 
+WORTH_SAVING, WORTH_SAVING_GPU = 32, 512
+"""See `EngineInfo.worth_saving`. Each layer's part is copied by itself, which takes accelerators milliseconds."""
+
+
 def load_engine(model: ModelSpec, placement: Placement, progress: Callable[[float], None]) -> LlamaEngine:
     """Raises `LoadFailed` with llama.cpp's last error lines, and `OutOfMemory` if they speak of that."""
     logs.install()
@@ -77,6 +81,7 @@ def load_engine(model: ModelSpec, placement: Placement, progress: Callable[[floa
         measured=taken,
         idle_sequences=idle,
         idle_cells=_idle_cells(header, placement),
+        worth_saving=WORTH_SAVING_GPU if any(placement.layers) else WORTH_SAVING,
         can_shift=bool(memory) and bool(llama_cpp.llama_memory_can_shift(memory)),
         pooling=pooling,
         description=_description(native),

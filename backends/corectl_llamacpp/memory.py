@@ -31,7 +31,7 @@ llama.cpp tries flash attention out on a token of each. From 32 tokens on the ac
 layers as well; the trial takes that for a fault and turns flash attention off, which costs memory and time.
 """
 
-IDLE_PART = 0.002
+IDLE_PART = 0.0005
 """How much slower a step may become for the sake of sequences that are only kept. Saving them costs little."""
 HEAD_BYTES = 12
 """Of weights: a head asks the mask about one cell in the time in which so many are computed with."""

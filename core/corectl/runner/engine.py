@@ -142,7 +142,8 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     Besides `max_sequences` that run, `idle_sequences` may keep their tokens for others to begin with. An engine looks
     at their cells too in each step. Above `idle_cells` of them (0: there is no such number) that costs more than it
-    should, and some are better saved in the machine's memory.
+    should, and some are better saved in the machine's memory. That is worth it from `worth_saving` tokens on: fewer are
+    computed again in the time of a copy.
 
     `memory` is the sum of `measured`, and `gpu_memory` the part of it that lies on accelerators. `pooling` says what
     becomes of a text: `mean`, `cls` and `last` give a vector, `rank` the score of a pair, `none` a vector for each
@@ -161,6 +162,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     can_shift: bool = False
     idle_sequences: int = 0
     idle_cells: int = 0
+    worth_saving: int = 32
     pooling: str = ""
     description: str = ""
     notices: tuple[Notice, ...] = ()

@@ -25,9 +25,6 @@ log = logging.getLogger(__name__)
 PREDICT_FACTOR = 10
 """A generation ends after this many contexts of output, whatever `num_predict` says."""
 
-MANY_IDLE = 64
-"""Cells of kept sequences that slow a prompt down by more than it takes to save one of them."""
-
 RECENT = 16
 """Prompts that are remembered to see where new ones branch off."""
 
@@ -129,8 +126,7 @@ class BatchLoop:
         """
         refused = self._admit()
         # While prompts are read, newcomers wait for their first word.
-        reading = any(seq.pending > 1 for seq in self._running.values())
-        self._pool.trim(unsaved=not reading or self._pool.idle > MANY_IDLE)
+        self._pool.trim(large=all(seq.pending == 1 for seq in self._running.values()))
         plan = self._plan()
         if refused or not plan.work:
             # What cannot be computed now never can: nothing else holds cells that could become free.

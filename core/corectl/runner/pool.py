@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 WORTHWHILE = 32
 """Tokens. For fewer no state is saved, and nobody waits for another one's prompt."""
 
+SMALL_STATE = 16 << 20
+"""Bytes that are saved in about ten milliseconds."""
+
 NO_MATCH = Match(0, (), 0)
 
 
@@ -117,7 +120,7 @@ class CellPool:
         """Gives an empty sequence what is known of its first `limit` tokens; how many that is."""
         state, length = self._saved(salt, tokens, limit)
         # What is in the pool costs nothing, a state is copied as a whole.
-        least = WORTHWHILE + match.running if self.shares else 1
+        least = self._engine.info.worth_saving + match.running if self.shares else 1
         if length < match.length + least and self._copy(id, salt, match):
             return match.length
         if state is not None and length >= least and self._take(id, salt, state, length):
@@ -175,24 +178,24 @@ class CellPool:
             self._tree.extend(id, tokens)
         return True
 
-    def trim(self, *, unsaved: bool) -> None:
+    def trim(self, *, large: bool) -> None:
         """Takes kept sequences out of the pool while they slow down the steps of those that run.
 
-        All that are saved, and with `unsaved` one that is not, because saving takes as long as a step of a small model.
-        One that would be lost stays: it costs time, but less than to compute it again.
+        All that are saved, or quickly are; and if one with a `large` state may be saved now, one of those. One that
+        would be lost stays: it costs time, but less than to compute it again.
         """
         most = self._engine.info.idle_cells
         if self._trimmed or not most or self.idle <= most:
             return
-        others = unsaved
+        spare = large
         for id, kept in list(self._kept.items()):
-            saved = self._is_saved(id, kept)
-            if saved or (others and self._fits(id, kept)):
-                others = others and saved
+            quick = self._is_saved(id, kept) or (self._fits(id, kept) and self._is_small(id))
+            if quick or (spare and self._fits(id, kept)):
+                spare = spare and quick
                 self._evict(id)
             if self.idle <= most:
                 return
-        self._trimmed = unsaved and others
+        self._trimmed = large and spare
 
     def tidy(self) -> bool:
         """Saves one kept sequence ahead of time, for when it would slow down others; whether there was one."""
@@ -208,9 +211,12 @@ class CellPool:
         """Whether nothing is lost if a sequence goes: there is a state of it, or others hold nearly all of it."""
         if IMAGE in kept.tokens:
             return False
-        if self.shares and self._tree.own(id) < WORTHWHILE:
+        if self.shares and self._tree.own(id) < self._engine.info.worth_saving:
             return True
         return self._saved(kept.salt, kept.tokens, len(kept.tokens))[1] == len(kept.tokens)
+
+    def _is_small(self, id: int) -> bool:
+        return self._memory is not None and self._memory.state_size(id) <= SMALL_STATE
 
     def _fits(self, id: int, kept: _Kept) -> bool:
         """Whether a sequence can be saved without another state having to go."""
@@ -335,7 +341,7 @@ class CellPool:
         if log.isEnabledFor(logging.DEBUG):
             self._evicted.append(kept)
         # Of one that others hold too, little is lost.
-        worth = self.saves or self._tree.own(id) >= WORTHWHILE
+        worth = self.saves or self._tree.own(id) >= self._engine.info.worth_saving
         saved = worth and self.snapshot(id, kept.salt, kept.tokens)
         before = self._tree.used
         self._forget(id)
