@@ -202,118 +202,6 @@ def test_what_ran_last_is_evicted_last_and_what_runs_never() -> None:
     assert stage.loop.state.preempted == 0
 
 
-def test_what_made_room_begins_again_from_the_machines_memory() -> None:
-    stage = Stage(cells=1000, num_ctx=1000)
-    prompts = [text(number, 600) for number in range(3)]
-    expected = [afresh(job(1, prompt)) for prompt in prompts]
-    for id, number in enumerate((0, 1, 2, 1, 0)):
-        assert stage.run(job(1 + id, prompts[number])) == [expected[number]]
-    assert [stage.cached(id) for id in range(1, 6)] == [0, 0, 0, 599, 599]
-    # A part of what was saved will do as well.
-    branch = job(6, [*prompts[2][:400], *text(9, 50)])
-    assert stage.run(branch) == [afresh(branch)] and stage.cached(6) == 400
-
-
-def test_a_few_tokens_are_not_worth_a_state() -> None:
-    stage = Stage(cells=1000, num_ctx=1000)
-    stage.run(job(1, text(1, 600)))
-    stage.run(job(2, text(2, 900)))
-    stage.run(job(3, [*text(1, WORTHWHILE - 1), *text(3, 50)]))
-    assert stage.cached(3) == 0
-    stage.run(job(4, [*text(1, 200), *text(4, 50)]))
-    assert stage.cached(4) == 200
-
-
-def test_a_longer_state_stands_for_shorter_ones() -> None:
-    stage = Stage(cells=1000, num_ctx=1000)
-    tokens = text(1, 300)
-    for number in range(3):
-        tokens = [*tokens, *stage.run(job(1 + number, tokens))[0], *text(number, 50)]
-        stage.run(job(10 + number, text(90 + number, 950)))
-        of_the_chat = [
-            state for state in stage.loop._pool._states._found.values() if state.tokens[0] == tokens[0]
-        ]
-        assert len(of_the_chat) == 1
-
-
-@pytest.mark.parametrize("kind", [{}, {"window": 16}], ids=["cut", "window"])
-def test_kept_cells_do_not_slow_down_those_that_run(kind: dict[str, Any]) -> None:
-    stage = Stage(idle_cells=100, **kind)
-    prompts = [text(number, 300) for number in range(4)]
-    expected = [afresh(job(1, prompt)) for prompt in prompts]
-    for number, prompt in enumerate(prompts):
-        stage.run(job(1 + number, prompt))
-    assert stage.loop.state.cells_idle >= 300, "the latest stays, as long as nobody runs"
-    stage.add(job(10, text(50, 40), predict=60))
-    for _ in range(20):
-        stage.outcome.step()
-    assert stage.loop.state.cells_idle <= 100
-    stage.run()
-    again = [job(20 + number, prompt) for number, prompt in enumerate(prompts)]
-    assert [stage.run(item)[0] for item in again] == expected
-    assert [stage.cached(item.id) for item in again] == [299] * 4
-
-
-@pytest.mark.parametrize("kind", [{}, {"window": 16}], ids=["cut", "window"])
-def test_what_is_saved_while_nothing_runs_costs_no_step_anything(kind: dict[str, Any]) -> None:
-    stage = Stage(idle_cells=100, **kind)
-    prompts = [text(number, 300) for number in range(4)]
-    for number, prompt in enumerate(prompts):
-        stage.run(job(1 + number, prompt))
-    while stage.loop.tidy():
-        pass
-    assert stage.loop.state.cells_idle >= 300, "what is saved stays as long as nobody runs"
-    saves: list[int] = []
-    save = stage.engine.save
-    stage.engine.save = lambda id: saves.append(id) or save(id)  # type: ignore[method-assign,func-returns-value]
-    stage.add(job(10, text(50, 2000), predict=5))
-    stage.outcome.step()
-    assert stage.loop.state.cells_idle <= 100 and not saves
-    stage.run()
-    assert stage.loop.state.evicted_tokens == 0
-    stage.run(*(job(20 + number, prompt) for number, prompt in enumerate(prompts)))
-    assert [stage.cached(20 + number) for number in range(4)] == [299] * 4
-
-
-def test_nothing_is_thrown_away_for_the_sake_of_speed() -> None:
-    """There is room for one state only: the other one stays in the pool."""
-    stage = Stage(idle_cells=50, snapshots=600)
-    for number in range(2):
-        stage.run(job(1 + number, text(number, 300)))
-    stage.run(job(10, text(50, 40), predict=60))
-    for number in range(2):
-        stage.run(job(20 + number, text(number, 300)))
-    assert [stage.cached(20 + number) for number in range(2)] == [299] * 2
-
-
-def test_what_cannot_be_saved_stays_although_it_costs_time() -> None:
-    stage = Stage(idle_cells=100, snapshots=100)
-    stage.run(job(1, text(1, 300)))
-    stage.run(job(2, text(2, 300), predict=20))
-    assert stage.loop.state.snapshot_bytes == 0
-    stage.run(job(3, text(1, 300)))
-    assert stage.cached(3) == 299
-
-
-@pytest.mark.parametrize(
-    "kind", [{}, {"window": 16}, {"recurrent": True}], ids=["cut", "window", "recurrent"]
-)
-def test_states_never_take_more_memory_than_they_may(kind: dict[str, Any]) -> None:
-    stage = Stage(cells=1000, num_ctx=1000, snapshots=2000, idle_cells=50, **kind)
-    sizes: list[int] = []
-    save = stage.engine.save
-
-    def watched(id: int) -> bytearray | None:
-        state = save(id)
-        sizes.append(stage.loop.state.snapshot_bytes + len(state or b""))
-        return state
-
-    stage.engine.save = watched  # type: ignore[method-assign]
-    for number in range(12):
-        stage.run(job(2 * number, text(number, 400)), job(2 * number + 1, text(number + 40, 300)))
-    assert len(sizes) > 10 and max(sizes) <= 2000
-
-
 def test_no_more_are_kept_than_the_engine_has_places_for() -> None:
     stage = Stage(max_sequences=2, idle_sequences=3)
     for number in range(1, 20):
@@ -420,16 +308,6 @@ def test_a_branch_that_was_missed_once_is_saved_for_the_next(kind: dict[str, Any
         assert stage.run(item) == [afresh(item)]
     # The second shows where they part, and saves the state there.
     assert [stage.cached(number) for number in range(1, 5)] == [0, 0, 500, 500]
-
-
-@pytest.mark.parametrize("kind", [{"window": 16}, {"recurrent": True}], ids=["window", "recurrent"])
-def test_states_never_take_more_than_they_may(kind: dict[str, Any]) -> None:
-    stage = Stage(snapshots=1500, **kind)
-    for number in range(1, 30):
-        item = job(number, text(number % 7, 40 * (1 + number % 5)), predict=3)
-        assert stage.run(item) == [afresh(item)]
-        assert stage.loop.state.snapshot_bytes <= 1500
-    assert stage.loop.state.snapshot_bytes > 0
 
 
 def test_the_log_says_why_a_prompt_was_computed(caplog: pytest.LogCaptureFixture) -> None:
