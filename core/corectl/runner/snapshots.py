@@ -46,12 +46,11 @@ class Snapshots:
         """Whether a state of so many bytes fits beside all others."""
         return 0 < size <= self.limit - self.used
 
-    def make_room(self, size: int) -> bool:
-        """Drops states until one of so many bytes fits; False, and nothing done, if it never can."""
-        if not 0 < size <= self.room:
-            return False
-        self._shrink(size)
-        return True
+    def make_room(self, size: int) -> None:
+        """Drops states until one of so many bytes, at most `room`, fits."""
+        while self._found and self.used + size > self.limit:
+            _, oldest = self._found.popitem(last=False)
+            self._stored -= len(oldest.state)
 
     def add(self, salt: str, tokens: list[int], state: bytearray) -> None:
         """Keeps a state for others; `make_room` has made room for it."""
@@ -96,8 +95,3 @@ class Snapshots:
         if best is not None:
             self._found.move_to_end(id(best))
         return best
-
-    def _shrink(self, more: int = 0) -> None:
-        while self._found and self.used + more > self.limit:
-            _, oldest = self._found.popitem(last=False)
-            self._stored -= len(oldest.state)

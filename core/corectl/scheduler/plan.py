@@ -116,8 +116,7 @@ def decide(
         return Decision(error=_no_gpu(question, found) if hopeless else None)
     if best is None:
         return Decision(error=_no_memory(question, found) if alone else None)
-    placement = best[0] if wish.embedding else _saving(best[0], found)
-    return Decision(placement=placement, notices=_notices(wish, *best, found))
+    return Decision(placement=_saving(best[0], found), notices=_notices(wish, *best, found))
 
 
 def plan(
@@ -207,9 +206,9 @@ def _question(
 
 def _saving(placement: Placement, found: Eligible) -> Placement:
     """The placement with room for saved states: no more than half of what the load leaves free of the host's memory."""
-    taken = sum(use.total for use in placement.estimated if use.device == HOST)
     if found.host is None:
         return placement
+    taken = sum(use.total for use in placement.estimated if use.device == HOST)
     room = min(placement.snapshots, max(0, found.host.memory_free - taken) // 2)
     return msgspec.structs.replace(placement, snapshots=room)
 
