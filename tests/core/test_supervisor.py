@@ -15,10 +15,11 @@ from corectl.errors import BadRequest, EngineError, LoadFailed, NotSupported
 from corectl.messages import Delta, Detokenize, Embedding, Rerank, Started, Tokenize
 from corectl.output.vectors import rows
 from corectl.runner import protocol, supervisor
+from corectl.runner.state import LoopState
 from corectl.runner.stream import EventStream
 from corectl.runner.supervisor import Runner
 from tests.core.fake import FIRST
-from tests.core.stories import Loader, collect, completion, events_of, play, start, until
+from tests.core.stories import PATIENCE, Loader, collect, completion, events_of, play, start, until
 
 
 def test_loads_and_generates(loader: Loader) -> None:
@@ -233,3 +234,20 @@ async def first_delta(events: Any) -> None:
 
 def open_files() -> int:
     return psutil.Process().num_fds()
+
+
+def test_gaps_lie_between_outputs_of_one_sequence() -> None:
+    async def story() -> None:
+        runner = Runner()
+
+        def gaps(text: str, generating: int) -> int:
+            deltas = [(1, Delta(text))] if text else []
+            runner.received(protocol.Step(1, 1, deltas, [], LoopState(generating=generating)))
+            return sum(runner.stats.gaps.counts)
+
+        # A first token may show nothing, and a pause is no gap.
+        assert [gaps("", 1), gaps("a", 1), gaps("b", 1), gaps("", 1), gaps("c", 0)] == [0, 0, 1, 1, 2]
+        assert [gaps("d", 1), gaps("e", 1)] == [2, 3]
+        assert runner.stats.gaps.total < PATIENCE
+
+    play(story())
