@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from corectl.hardware.kernel import read
+
 
 def groups(controller: str, root: Path) -> Iterator[Path]:
     """Folders of this process's control groups and of all groups around them, versions 1 and 2, below `root`.
@@ -12,7 +14,8 @@ def groups(controller: str, root: Path) -> Iterator[Path]:
     A container may see the machine's path but only its own part of the tree: then only what exists can be read.
     """
     for line in read(root / "proc/self/cgroup").splitlines():
-        number, controllers, path = line.split(":", 2)
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
         if number == "0":
             mounts = ["", "unified"]
         elif controller in controllers.split(","):
@@ -23,11 +26,3 @@ def groups(controller: str, root: Path) -> Iterator[Path]:
             top = root / "sys/fs/cgroup" / mount
             inner = top / path.lstrip("/")
             yield from (folder for folder in (inner, *inner.parents) if folder.is_relative_to(top))
-
-
-def read(path: Path) -> str:
-    """A small file of the kernel's without its line end; empty if it cannot be read."""
-    try:
-        return path.read_text("ascii").strip()
-    except (OSError, ValueError):
-        return ""

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import psutil
 
-from corectl.hardware.cgroup import groups, read
+from corectl.hardware.cgroup import groups
+from corectl.hardware.kernel import number, read
 
 _ROOT = Path("/")
+_MOST_CPUS = 8192
+"""More than any kernel is built for."""
 _FAST = 0.5
 """A core with less than this part of the fastest one's capacity holds the others up at every barrier."""
 
@@ -25,8 +28,14 @@ def usable_cores() -> int:
     which costs no more than its time.
     """
     cores = len(_physical(_fast(_allowed(), _ROOT), _ROOT)) if sys.platform == "linux" else _counted()
-    quota = _quota(_ROOT)
+    quota = processor_quota()
     return max(1, cores if quota is None else min(cores, int(quota + 0.5)))
+
+
+def processor_quota() -> float | None:
+    """The container's share of processor time in cores; None if it is not limited."""
+    quotas = [quota for folder in groups("cpu", _ROOT) if (quota := _quota_of(folder)) is not None]
+    return min(quotas, default=None)
 
 
 def _allowed() -> set[int]:
@@ -60,14 +69,8 @@ def _fast(cpus: set[int], root: Path) -> set[int]:
     performance = cpus & set(_parse_list(read(root / "sys/devices/cpu_core/cpus")))
     if performance:
         return performance
-    capacity = {cpu: _number(root / f"sys/devices/system/cpu/cpu{cpu}/cpu_capacity") for cpu in cpus}
+    capacity = {cpu: number(root / f"sys/devices/system/cpu/cpu{cpu}/cpu_capacity") or 0 for cpu in cpus}
     return {cpu for cpu in cpus if capacity[cpu] >= _FAST * max(capacity.values())}
-
-
-def _quota(root: Path) -> float | None:
-    """The container's share of processor time in cores; None if it is not limited."""
-    quotas = [quota for folder in groups("cpu", root) if (quota := _quota_of(folder)) is not None]
-    return min(quotas, default=None)
 
 
 def _quota_of(folder: Path) -> float | None:
@@ -79,12 +82,8 @@ def _quota_of(folder: Path) -> float | None:
 
 
 def _parse_list(text: str) -> Iterator[int]:
-    """The numbers in a list as the kernel writes it: `0-3,8`."""
-    for part in filter(None, text.split(",")):
+    """The numbers in a list as the kernel writes it: `0-3,8`. What is no number is left out."""
+    for part in text.split(","):
         first, _, last = part.partition("-")
-        yield from range(int(first), int(last or first) + 1)
-
-
-def _number(path: Path) -> int:
-    text = read(path)
-    return int(text) if text.isdecimal() else 0
+        if first.isdecimal() and (last or first).isdecimal():
+            yield from range(int(first), min(int(last or first), _MOST_CPUS) + 1)

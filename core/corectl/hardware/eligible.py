@@ -11,6 +11,8 @@ from corectl.hardware.device import Device
 
 KINDS = {"hip": "rocm"}
 """What backends call a way to compute, where it has another name than the devices."""
+_SMALL = ("rocm", "vulkan", "sycl")
+"""Where these are integrated, they are a processor's small GPU, which nobody misses when it is not used."""
 
 
 class Eligible(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,27 +31,44 @@ class Eligible(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(device for device in self.devices if device.kind != "cpu")
 
 
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """How a device would be used, or why it is not (`reason`) and what to type or change (`remedy`).
+
+    `expected`: nobody is surprised that it is not used.
+    """
+
+    device: Device
+    reason: str = ""
+    remedy: str = ""
+    expected: bool = False
+
+
+def judge(devices: Sequence[Device], *, variant: str = "", library: str = "") -> list[Verdict]:
+    """A verdict on each device, for a backend of this `variant` (empty: it does not say, and may use all).
+
+    `library` is the kind that the operator has chosen. A device that is used has the kind in which it is. Those that
+    are integrated are not used beside others, which would only wait for them.
+    """
+    verdicts = [_verdict(device, variant, library) for device in devices]
+    if any(not v.reason and v.device.kind != "cpu" and not v.device.integrated for v in verdicts):
+        verdicts = [_beside_others(v) if v.device.integrated and not v.reason else v for v in verdicts]
+    return verdicts
+
+
 def eligible(
     devices: Sequence[Device], *, variant: str = "", library: str = "", main_gpu: int | None = None
 ) -> Eligible:
-    """Those of `devices` that a backend of this `variant` can use (empty: it does not say, and may use all).
+    """Those of `devices` that `judge` does not reject, and what it says of others.
 
-    `library` is the kind that the operator has chosen, `main_gpu` the index of the only accelerator to use. Raises
-    `BadRequest` if there is no such index; where there is no accelerator at all, the index says nothing.
+    `main_gpu` is the index of the only accelerator to use. Raises `BadRequest` if there is no such index; where there
+    is no accelerator at all, the index says nothing.
     """
-    chosen: list[Device] = []
-    reasons: list[str] = []
-    for device in devices:
-        if device.kind == "cpu":
-            if not device.unusable:
-                chosen.append(device)
-        elif library and device.kind != library:
-            continue
-        elif reason := _why_not(device, variant):
-            reasons.append(f"{device.name} ({device.id}): {reason}")
-        else:
-            chosen.append(device)
-    if library not in ("", "cpu") and not any(device.kind == library for device in devices):
+    verdicts = judge(devices, variant=variant, library=library)
+    chosen = [verdict.device for verdict in verdicts if not verdict.reason]
+    reasons = [
+        f"{v.device.name} ({v.device.id}): {v.reason}" for v in verdicts if v.reason and not v.expected
+    ]
+    if library not in ("", "cpu") and not any(library in (d.kind, *d.also) for d in devices):
         reasons.append(f"no {library} device was found")
     accelerators = [device for device in chosen if device.kind != "cpu"]
     if main_gpu is not None and accelerators:
@@ -60,9 +79,34 @@ def eligible(
     return Eligible(devices=tuple(chosen), reasons=tuple(reasons))
 
 
-def _why_not(device: Device, variant: str) -> str:
+def _verdict(device: Device, variant: str, library: str) -> Verdict:
+    if device.kind == "cpu":
+        return Verdict(device=device, reason=device.unusable, remedy=device.remedy, expected=True)
+    if library and library not in (device.kind, *device.also):
+        return Verdict(
+            device=device,
+            reason=f"the setting llm_library asks for {library}",
+            remedy="leave out OLLAMA_LLM_LIBRARY",
+            expected=True,
+        )
+    wanted = KINDS.get(variant, variant) or library or device.kind
+    if wanted in device.ways and wanted == (library or wanted):
+        return Verdict(device=msgspec.structs.replace(device, kind=wanted, unusable="", remedy=""))
+    expected = device.hidden or (device.integrated and device.kind in _SMALL)
     if device.unusable:
-        return device.unusable
-    if variant and KINDS.get(variant, variant) != device.kind:
-        return f"the backend that is installed computes on {variant}, not on {device.kind}"
-    return ""
+        return Verdict(device=device, reason=device.unusable, remedy=device.remedy, expected=expected)
+    return Verdict(
+        device=device,
+        reason=f"the backend that is installed computes on {variant}, not on {library or device.kind}",
+        remedy=f"install a build of the backend for {library or ' or '.join(device.ways)}",
+        expected=expected,
+    )
+
+
+def _beside_others(verdict: Verdict) -> Verdict:
+    return Verdict(
+        device=verdict.device,
+        reason="it shares the machine's memory, and there are GPUs that have their own",
+        remedy="hide those, if it is to be used instead",
+        expected=True,
+    )

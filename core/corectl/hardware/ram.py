@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from corectl.hardware.cgroup import groups, read
+from corectl.hardware.cgroup import groups
+from corectl.hardware.kernel import fields, number
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -36,21 +37,21 @@ def machine_memory(root: Path = Path("/")) -> Memory:
 
 def _within(found: Memory, group: Path) -> Memory:
     """The smaller of what there is and what a control group leaves; one with a limit is given no swap space."""
-    limit = _number(group, "memory.max", "memory.limit_in_bytes")
+    limit = _first(group, "memory.max", "memory.limit_in_bytes")
     # Version 1 writes a limit that is none as a number larger than any memory.
     if limit is None or limit >= found.total:
         return found
-    used = _number(group, "memory.current", "memory.usage_in_bytes") or 0
+    used = _first(group, "memory.current", "memory.usage_in_bytes") or 0
     return Memory(limit, max(0, min(found.free, limit - used + _reclaimable(group))), 0)
 
 
 def _reclaimable(group: Path) -> int:
     """Bytes of files in memory, which the kernel lets go when the group needs them."""
-    counts = dict(line.split(" ", 1) for line in read(group / "memory.stat").splitlines() if " " in line)
+    counts = fields(group / "memory.stat")
     names = ("active_file", "inactive_file")
-    return sum(int(counts.get(f"total_{name}") or counts.get(name) or 0) for name in names)
+    return sum(counts.get(f"total_{name}") or counts.get(name) or 0 for name in names)
 
 
-def _number(group: Path, *names: str) -> int | None:
-    texts = [text for name in names if (text := read(group / name)).isdecimal()]
-    return int(texts[0]) if texts else None
+def _first(group: Path, *names: str) -> int | None:
+    """The first of these files that has a number."""
+    return next((value for name in names if (value := number(group / name)) is not None), None)
