@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from corectl.errors import EngineError
 from corectl.runner.engine import Constraint, EngineInfo, Passage, Sampled, SequenceSpec, Work
+from corectl.runner.sampling import probabilities
 from corectl.runner.vision import ImageSpan
-from corectl_llamacpp.sampler import build_chain, probabilities
+from corectl_llamacpp.sampler import build_chain
 from corectl_llamacpp.tokenizer import LlamaTokenizer
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 import llama_cpp
 import msgspec
 
-from corectl.errors import LoadFailed, NotSupported
+from corectl.errors import BadModelFile, LoadFailed, NotSupported
 from corectl.messages import Notice
 from corectl.model.ggml import TENSOR_TYPES
 from corectl.model.gguf import Header, header_of
@@ -98,6 +98,8 @@ def _checked_header(path: Path) -> Header:
         return header_of(path)
     except OSError as exc:
         raise LoadFailed(f"{path.name} cannot be read: {exc.strerror}") from exc
+    except BadModelFile as exc:
+        raise BadModelFile(f"{path.name}: {exc.message}") from exc
 
 
 def _with_cache(header: Header, placement: Placement) -> Placement:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import llama_cpp
-import numpy as np
-import numpy.typing as npt
 
 from corectl.messages import SamplingOptions
-from corectl.runner.engine import Candidate
 
 RANDOM_SEED = 0xFFFFFFFF
 """What llama.cpp takes for: draw a seed."""
@@ -50,20 +47,3 @@ def build_chain(options: SamplingOptions, *, n_vocab: int, num_ctx: int, prompt:
         for token in prompt[-window:]:
             llama_cpp.llama_sampler_accept(chain, token)
     return chain
-
-
-def probabilities(
-    logits: npt.NDArray[np.float32], token: int, count: int
-) -> tuple[Candidate, tuple[Candidate, ...]]:
-    """The natural-log probability of `token`, and of the `count` likeliest tokens, best first.
-
-    `logits` has one value per token of the vocabulary, before any sampler.
-    """
-    highest = logits.max()
-    norm = float(highest + np.log(np.exp(logits - highest).sum()))
-    top: tuple[Candidate, ...] = ()
-    if count:
-        best = np.argpartition(logits, -count)[-count:]
-        best = best[np.argsort(-logits[best], kind="stable")]
-        top = tuple(Candidate(int(item), min(float(logits[item]) - norm, 0.0)) for item in best)
-    return Candidate(token, min(float(logits[token]) - norm, 0.0)), top

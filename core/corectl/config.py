@@ -31,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = DEFAULT_PORT
     models: Path = Path("~/.ollama/models").expanduser()
     backend: str = ""
+    backends: dict[str, str] = {}
     disabled_plugins: tuple[str, ...] = ()
     scheduler_policy: str = "default"
     keep_alive: float = 300.0
@@ -100,6 +101,17 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def _pairs(text: str) -> dict[str, str]:
+    """Patterns with a value each."""
+    found: dict[str, str] = {}
+    for part in _list(text):
+        pattern, separator, value = part.partition("=")
+        if not separator or not pattern.strip() or not value.strip():
+            raise ValueError(f"{part!r} is no pattern, '=' and name")
+        found[pattern.strip()] = value.strip()
+    return found
+
+
 def _keep_alive(text: str) -> float:
     seconds = parse_duration(text, bare_seconds=True)
     return FOREVER if seconds < 0 else seconds
@@ -165,6 +177,12 @@ SETTINGS = (
         variables=("CORECTL_BACKEND",),
         parse=str,
         help="backend to use; empty: the best that fits",
+    ),
+    Setting(
+        name="backends",
+        variables=("CORECTL_BACKENDS",),
+        parse=_pairs,
+        help="backends by patterns of model names, before `backend`, such as `qwen*=mlx,*-onnx=onnx`; the first fits",
     ),
     Setting(
         name="disabled_plugins",

@@ -26,7 +26,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Options that are fixed when a model is loaded; another value means loading it again. None means: choose.
 
     `num_ctx` is the longest sequence in tokens, `num_batch` the tokens in one engine call, `num_gpu` the layers to
-    offload, `main_gpu` the index of the only device to use, `num_thread` CPU threads.
+    offload, `main_gpu` the index of the only device to use, `num_thread` CPU threads, `backend` a backend by its name.
     """
 
     num_ctx: int | None = None
@@ -35,6 +35,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     main_gpu: int | None = None
     use_mmap: bool | None = None
     num_thread: int | None = None
+    backend: str | None = None
 
 
 class SamplingOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -65,7 +65,13 @@ async def _statuses(services: Services, spec: CreateSpec) -> AsyncIterator[str]:
 
     def work() -> None:
         try:
-            create(services.catalog, spec, report, check_template=check_template)
+            create(
+                services.catalog,
+                spec,
+                report,
+                check_template=check_template,
+                recognise=services.recognise,
+            )
         finally:
             loop.call_soon_threadsafe(queue.put_nowait, None)
 

@@ -65,6 +65,8 @@ class RunnerCounts(msgspec.Struct, kw_only=True):
 
     pid: int
     backend: str
+    variant: str
+    backend_reason: str
     steps: int
     step_sequences: int
     step_tokens: int
@@ -178,6 +180,8 @@ def _ps(model: LoadedModel) -> PsEntry:
         runner=RunnerCounts(
             pid=model.pid,
             backend=model.backend,
+            variant=model.variant,
+            backend_reason=model.backend_reason,
             steps=model.stats.steps,
             step_sequences=model.stats.sequences,
             step_tokens=model.stats.tokens,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from corectl import hookimpl
 from corectl.model.details import quantization_level
+from corectl.model.files import ModelFiles
 from corectl.model.formats import ModelDescription, ModelFormat
 from corectl.model.gguf import header_of
 
@@ -17,8 +16,15 @@ class Gguf:
 
     name = "gguf"
 
-    def describe(self, path: Path) -> ModelDescription:
-        header = header_of(path)
+    def claims(self, files: ModelFiles) -> bool:
+        try:
+            with files.weights.open("rb") as file:
+                return file.read(4) == b"GGUF"
+        except OSError:
+            return False
+
+    def describe(self, files: ModelFiles) -> ModelDescription:
+        header = header_of(files.weights)
         chat_template = header.metadata.get("tokenizer.chat_template")
         return ModelDescription(
             architecture=str(header.metadata.get("general.architecture", "")),

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from corectl.messages import SamplingOptions
+from corectl.runner.sampling import Sampler
 from corectl_llamacpp.engine import LlamaEngine
-from corectl_llamacpp.sampler import build_chain, probabilities
+from corectl_llamacpp.sampler import build_chain
 from tests.backends.conftest import GREEDY, draw, tokens_of
 
 STORY = "Tell me a story about a fox. Once upon a time there"
@@ -154,16 +155,28 @@ def test_a_repetition_penalty_changes_the_text(engine: LlamaEngine) -> None:
     assert len(set(penalised)) > 3
 
 
-def test_probabilities_of_known_logits() -> None:
-    logits = np.asarray([0.0, 2.0, 1.0, -1e9, 2.0], np.float32)
-    norm = math.log(1 + 2 * math.exp(2) + math.exp(1))
-    chosen, top = probabilities(logits, 2, 3)
-    assert chosen.token == 2 and chosen.logprob == pytest.approx(1 - norm, abs=1e-6)
-    assert sorted(item.token for item in top[:2]) == [1, 4]
-    assert [item.logprob for item in top] == pytest.approx([2 - norm, 2 - norm, 1 - norm], abs=1e-6)
-    assert probabilities(logits, 1, 0)[1] == ()
-
-
-def test_a_certain_token_has_a_probability_of_one_and_never_more() -> None:
-    chosen, top = probabilities(np.asarray([-1e4, 3e4, -1e4], np.float32), 1, 3)
-    assert chosen.logprob == 0.0 and not np.isnan([item.logprob for item in top]).any()
+@pytest.mark.parametrize(
+    "options",
+    [
+        PLAIN,
+        _replaced(top_k=3),
+        _replaced(top_p=0.7),
+        _replaced(min_p=0.2),
+        _replaced(typical_p=0.5),
+        _replaced(temperature=0.3, top_k=5, top_p=0.9),
+        _replaced(top_k=6, typical_p=0.8, top_p=0.9, min_p=0.05, temperature=2.0),
+        _replaced(repeat_penalty=1.7, frequency_penalty=0.4, presence_penalty=0.3, top_p=0.8),
+        _replaced(repeat_penalty=1.7, repeat_last_n=2, min_p=0.1),
+    ],
+)
+def test_the_sampler_for_other_engines_leaves_the_same(options: SamplingOptions) -> None:
+    random = np.random.default_rng(5)
+    for _ in range(50):
+        logits = random.normal(0, 2, VOCABULARY).astype(np.float32)
+        prompt = tuple(random.integers(0, VOCABULARY, 5).tolist())
+        expected = _apply(options, logits.tolist(), prompt)
+        norm = sum(math.exp(value) for value in expected.values())
+        tokens, chances = Sampler(options, num_ctx=64, prompt=prompt).distribution(logits)
+        assert dict(zip(tokens.tolist(), chances.tolist(), strict=True)) == pytest.approx(
+            {token: math.exp(value) / norm for token, value in expected.items()}, rel=1e-3
+        )

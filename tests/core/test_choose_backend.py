@@ -8,20 +8,26 @@ from typing import Any
 import msgspec
 import pytest
 
+from corectl.config import Settings
 from corectl.errors import NotSupported
+from corectl.hardware.device import Device
+from corectl.model.name import ModelName
 from corectl.runner.engine import Availability, Backend
-from corectl.scheduler.backends import choose_backend
+from corectl.scheduler.backends import Backends, Wanted, wanted_backend
+
+GPU = Device(id="g", kind="rocm", name="a GPU", memory_total=1, memory_free=1)
 
 
 class Offer(msgspec.Struct, frozen=True):
     name: str
     formats: tuple[str, ...]
     reason: str = ""
+    variant: str = "cpu"
 
     def availability(self) -> Availability:
         if self.reason == "raises":
             raise OSError("no driver")
-        return Availability(reason=self.reason)
+        return Availability(reason=self.reason, variant=self.variant)
 
     def estimate(self, *_: Any) -> Any:
         raise NotImplementedError
@@ -30,17 +36,29 @@ class Offer(msgspec.Struct, frozen=True):
         raise NotImplementedError
 
 
-def choose(*offers: Offer, format: str = "gguf", wanted: str = "") -> str:
+def choose(*offers: Offer, format: str = "gguf", wanted: str = "", devices: tuple[Device, ...] = ()) -> str:
     """The choice, which must be the same for every order of the backends."""
-    found: set[str] = set()
+    return decide(*offers, format=format, wanted=wanted, devices=devices)[0]
+
+
+def decide(
+    *offers: Offer, format: str = "gguf", wanted: str = "", devices: tuple[Device, ...] = ()
+) -> tuple[str, str]:
+    """The choice and its reason."""
+    found: set[tuple[str, str]] = set()
     for order in permutations(offers):
-        backends: dict[str, Backend] = {offer.name: offer for offer in order}
+        backends = Backends({offer.name: as_backend(offer) for offer in order})
         try:
-            found.add(choose_backend(backends, format=format, wanted=wanted).name)
+            choice = backends.choose(format=format, wanted=Wanted(wanted, "--backend"), devices=devices)
+            found.add((choice.backend.name, choice.reason))
         except NotSupported as exc:
-            found.add(f"error: {exc.message}")
+            found.add((f"error: {exc.message}", ""))
     (only,) = found
     return only
+
+
+def as_backend(offer: Offer) -> Backend:
+    return offer
 
 
 def test_the_one_that_names_the_format_earliest_wins() -> None:
@@ -95,3 +113,48 @@ def test_a_name_without_any_backend() -> None:
 
 def test_the_one_named_that_raises() -> None:
     assert "no driver" in choose(Offer("a", ("gguf",), "raises"), wanted="a")
+
+
+def test_one_that_computes_on_an_accelerator_that_is_there_comes_first() -> None:
+    offers = Offer("a", ("gguf",)), Offer("b", ("x", "gguf"), variant="hip")
+    assert choose(*offers) == "a"
+    assert decide(*offers, devices=(GPU,)) == ("b", "of those that load gguf, it computes on hip")
+    lost = msgspec.structs.replace(GPU, unusable="gone")
+    assert choose(*offers, devices=(lost,)) == "a"
+
+
+def test_each_choice_says_why() -> None:
+    assert decide(Offer("a", ("gguf",)), Offer("b", ("x",)))[1] == "the only backend here that loads gguf"
+    assert decide(Offer("a", ("gguf",)), Offer("b", ("gguf",)))[1] == "the first of a, b, which load gguf"
+    assert decide(Offer("a", ("gguf",)), wanted="a")[1] == "named by the --backend"
+
+
+def test_a_backend_is_asked_once_what_it_can() -> None:
+    class Counting(Offer, frozen=True):
+        asked: list[int] = []
+
+        def availability(self) -> Availability:
+            self.asked.append(1)
+            return Availability()
+
+    offer = Counting("a", ("gguf",))
+    backends = Backends({"a": as_backend(offer)})
+    for _ in range(3):
+        backends.choose(format="gguf")
+    assert len(offer.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "found"),
+    [
+        ("qwen3:8b", "onnx", Wanted("onnx", 'option "backend"')),
+        ("Qwen3:8b", None, Wanted("mlx", "setting for models like 'qwen*' (default)")),
+        ("hf.co/me/tiny-ONNX:x", None, Wanted("onnx", "setting for models like '*-onnx:*' (default)")),
+        ("me/qwen3", None, Wanted("mlx", "setting for models like 'qwen*' (default)")),
+        ("llama", None, Wanted("llamacpp", 'setting "backend" (default)')),
+    ],
+)
+def test_the_most_special_wish_counts(name: str, option: str | None, found: Wanted) -> None:
+    settings = Settings(backend="llamacpp", backends={"qwen*": "mlx", "*-onnx:*": "onnx"})
+    assert wanted_backend(settings, ModelName.parse(name), option) == found
+    assert wanted_backend(Settings(), ModelName.parse("llama"), None) == Wanted()

@@ -5,24 +5,34 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import msgspec
 import numpy as np
 import pytest
 
-from corectl.errors import BadRequest, NotFound, NotSupported
+from corectl.errors import BadModelFile, BadRequest, NotFound, NotSupported
 from corectl.messages import Message
 from corectl.model.details import details_of
+from corectl.model.files import ModelFiles
 from corectl.model.manifest import MediaType
 from corectl.model.name import ModelName
 from corectl.model.record import ModelRecord
 from corectl.store.catalog import Catalog
 from corectl.store.create import CreateSpec, create
+from corectl.store.folder import Recognised
 from corectl.store.named_templates import detect
+from corectl_safetensors import Safetensors
 
 CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n'}}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 CHATML_GO = "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"
+
+
+def recognise(files: ModelFiles) -> Recognised | None:
+    """What the format plugin for safetensors says."""
+    format = Safetensors()
+    return Recognised(format.name, format.describe(files)) if format.claims(files) else None
 
 
 class Bench:
@@ -54,7 +64,8 @@ class Bench:
 
     def create(self, model: str, **fields: Any) -> list[str]:
         self.statuses = []
-        create(self.catalog, CreateSpec(model=model, **fields), self.statuses.append)
+        spec = CreateSpec(model=model, **fields)
+        create(self.catalog, spec, self.statuses.append, recognise=recognise)
         return self.statuses
 
     def get(self, model: str) -> ModelRecord:
@@ -391,3 +402,78 @@ def test_a_create_that_is_broken_off_leaves_no_trace(bench: Bench, moment: str) 
 def test_well_known_chat_templates_are_recognised(chat_template: str, name: str | None) -> None:
     found = detect(chat_template)
     assert (found.name if found else None) == name
+
+
+def checkpoint(bench: Bench, **more: bytes) -> dict[str, str]:
+    """An uploaded folder with weights in two files, by name; further files have `_` for the dot in their names."""
+    header = b'{"w":{"dtype":"F16","shape":[2,2],"data_offsets":[0,8]}}'
+    config = b'{"model_type":"llama","max_position_embeddings":64,"hidden_size":2}'
+    tokenizer = msgspec.json.encode({"chat_template": CHATML})
+    named = {
+        f"model-{part}.safetensors": len(header).to_bytes(8, "little") + header + bytes([part] * 8)
+        for part in (1, 2)
+    }
+    named |= {"config.json": config, "tokenizer_config.json": tokenizer, "sub/extra.txt": b"x"}
+    named |= {name.replace("_", "."): data for name, data in more.items()}
+    return {name: bench.put(data) for name, data in named.items()}
+
+
+def test_a_folder_of_files_keeps_their_names(bench: Bench) -> None:
+    statuses = bench.create("folder", files=checkpoint(bench))
+    assert statuses[-1] == "success"
+    assert "using autodetected template chatml" in statuses
+    record = bench.get("folder")
+    config = record.config
+    assert (config.model_format, config.model_family, config.file_type, config.model_type) == (
+        *("safetensors", "llama", "F16", "8"),
+    )
+    assert (config.context_length, config.embedding_length) == (64, 2)
+    assert record.files is not None
+    assert record.weights == record.files.weights == record.files.named["model-1.safetensors"]
+    assert record.files.named.keys() == {
+        *(
+            "model-1.safetensors",
+            "model-2.safetensors",
+            "config.json",
+            "tokenizer_config.json",
+            "sub/extra.txt",
+        ),
+    }
+    assert record.files.read("sub/extra.txt", 9) == b"x"
+    assert record.template == CHATML_GO
+
+
+def test_a_copy_and_a_derived_model_have_the_same_files(bench: Bench) -> None:
+    bench.create("folder", files=checkpoint(bench))
+    bench.catalog.copy(ModelName.parse("folder"), ModelName.parse("copy"))
+    bench.create("derived", from_="folder", system="Be brief.")
+    original = bench.get("folder").files
+    assert original == bench.get("copy").files == bench.get("derived").files
+
+
+def test_a_folder_that_no_format_claims_is_no_model(bench: Bench) -> None:
+    files = checkpoint(bench)
+    del files["config.json"]
+    before = bench.blobs()
+    with pytest.raises(NotSupported, match=r"config\.json belongs to them"):
+        bench.create("x", files=files)
+    with pytest.raises(BadRequest, match="unknown type"):
+        bench.create("x", files={"notes.txt": bench.put(b"x")})
+    assert bench.blobs() >= before
+
+
+def test_a_damaged_folder_leaves_no_trace(bench: Bench) -> None:
+    files = checkpoint(bench, config_json=b'{"model_type": ')
+    before = bench.blobs()
+    with pytest.raises(BadModelFile, match=r"config\.json is damaged"):
+        bench.create("x", files=files)
+    assert bench.blobs() == before
+    assert bench.catalog.find(ModelName.parse("x")) is None
+
+
+def test_a_folder_is_not_laid_over_another_model(bench: Bench) -> None:
+    bench.create("folder", files=checkpoint(bench))
+    with pytest.raises(BadRequest, match="both 'from' and 'files'"):
+        bench.create("x", from_="folder", files=checkpoint(bench))
+    with pytest.raises(NotSupported, match="quantize"):
+        bench.create("x", files=checkpoint(bench), quantize="q4_K_M")

@@ -41,7 +41,7 @@ def test_no_options_are_the_defaults() -> None:
 
 def test_every_option_is_covered_here() -> None:
     fields = {*LoadOptions.__struct_fields__, *SamplingOptions.__struct_fields__}
-    assert fields == {*INTEGERS, *FLOATS, "use_mmap", "stop"}
+    assert fields == {*INTEGERS, *FLOATS, "use_mmap", "stop", "backend"}
 
 
 def test_the_request_wins_over_the_model_key_by_key() -> None:
@@ -49,6 +49,14 @@ def test_the_request_wins_over_the_model_key_by_key() -> None:
     load, sampling = read_options(model, {"temperature": 0.9, "stop": ["c"], "top_k": None})
     assert load.num_ctx == 100
     assert (sampling.temperature, sampling.stop, sampling.top_k) == (0.9, ("c",), 1)
+
+
+def test_a_backend_is_a_name() -> None:
+    assert value_of("backend", "mlx") == "mlx"
+    assert value_of("backend", "") is None
+    for value in (5, ["mlx"], True, "x" * 65):
+        with pytest.raises(BadRequest, match="backend"):
+            read(backend=value)
 
 
 @pytest.mark.parametrize("name", INTEGERS)

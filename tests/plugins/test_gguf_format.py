@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from corectl.errors import BadModelFile
+from corectl.model.files import ModelFiles
 from corectl_gguf import Gguf, corectl_model_formats
 
 FORMAT = Gguf()
@@ -39,7 +40,7 @@ def test_a_model_that_generates(tmp_path: Path) -> None:
         writer.add_file_type(1)
         writer.add_chat_template("{{ messages }}")
 
-    found = FORMAT.describe(write(tmp_path / "m.gguf", fill))
+    found = FORMAT.describe(ModelFiles(weights=write(tmp_path / "m.gguf", fill)))
     assert (found.architecture, found.parameter_count, found.quantization) == ("llama", 128, "F16")
     assert (found.context_length, found.embedding_length) == (2048, 32)
     assert (found.capabilities, found.chat_template) == (("completion",), "{{ messages }}")
@@ -49,7 +50,7 @@ def test_a_model_that_embeds(tmp_path: Path) -> None:
     def fill(writer: Any) -> None:
         writer.add_pooling_type(gguf.PoolingType.MEAN)
 
-    found = FORMAT.describe(write(tmp_path / "m.gguf", fill, "bert"))
+    found = FORMAT.describe(ModelFiles(weights=write(tmp_path / "m.gguf", fill, "bert")))
     assert (found.architecture, found.capabilities) == ("bert", ("embedding",))
     assert (found.context_length, found.embedding_length, found.chat_template) == (0, 0, "")
 
@@ -67,12 +68,12 @@ def test_a_model_that_embeds(tmp_path: Path) -> None:
 )
 def test_a_length_that_is_none_is_damage(tmp_path: Path, fill: Callable[[Any], None]) -> None:
     with pytest.raises(BadModelFile, match="context_length"):
-        FORMAT.describe(write(tmp_path / "m.gguf", fill))
+        FORMAT.describe(ModelFiles(weights=write(tmp_path / "m.gguf", fill)))
 
 
 def test_a_chat_template_that_is_no_text(tmp_path: Path) -> None:
     path = write(tmp_path / "m.gguf", lambda writer: writer.add_uint32("tokenizer.chat_template", 7))
-    assert FORMAT.describe(path).chat_template == ""
+    assert FORMAT.describe(ModelFiles(weights=path)).chat_template == ""
 
 
 @pytest.mark.parametrize("data", [b"", b"GGUF", b"GGUF" + b"\xff" * 40])
@@ -80,4 +81,4 @@ def test_a_damaged_file_says_so(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(data)
     with pytest.raises(BadModelFile):
-        FORMAT.describe(path)
+        FORMAT.describe(ModelFiles(weights=path))

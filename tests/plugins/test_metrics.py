@@ -62,6 +62,8 @@ class Stage:
 
     def load(self, name: str, **changes: Any) -> LoadedModel:
         model = LoadedModel(
+            variant="cpu",
+            backend_reason="",
             record=make_model(self.folder, name).record,
             backend="fake",
             placement=Placement(

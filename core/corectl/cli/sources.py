@@ -18,6 +18,7 @@ _WEIGHTS: Final = (
     "pytorch_model*.bin",
     "consolidated*.pth",
     "adapter_model*.safetensors",
+    "*.onnx*",
     "*.gguf",
     "*.bin",
 )
@@ -27,7 +28,8 @@ _EXTRAS: Final = ("*.json", "**/*.json", "tokenizer.model", "chat_template.jinja
 """What belongs to weights that are not one self-contained file."""
 
 _SELF_CONTAINED: Final = ("*.gguf", "*.bin")
-_GGUF_MAGIC: Final = b"GGUF"
+_GGML_MAGICS: Final = (b"GGUF", b"lmgg", b"fmgg", b"tjgg")
+"""How a `.bin` file with weights begins: GGUF, and what there was before it."""
 _HASH_CHUNK: Final = 1 << 20
 
 
@@ -43,7 +45,7 @@ def files_of(source: Path) -> dict[str, Path]:
     if source.is_file():
         return {source.name: source}
     for pattern in _WEIGHTS:
-        found = [path for path in sorted(source.glob(pattern)) if pattern != "*.bin" or _is_gguf(path)]
+        found = [path for path in sorted(source.glob(pattern)) if pattern != "*.bin" or _is_ggml(path)]
         if not found:
             continue
         if pattern not in _SELF_CONTAINED:
@@ -59,9 +61,9 @@ def _inside(path: Path, folder: Path) -> Path:
     return path
 
 
-def _is_gguf(path: Path) -> bool:
+def _is_ggml(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC
+        return file.read(4) in _GGML_MAGICS
 
 
 def send_files(client: Client, files: dict[str, Path], progress: Progress) -> dict[str, str]:

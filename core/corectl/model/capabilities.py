@@ -7,6 +7,7 @@ from collections.abc import Callable
 from corectl.errors import BadRequest, NotSupported
 from corectl.messages import Template
 from corectl.model.details import gguf_of
+from corectl.model.formats import ModelDescription
 from corectl.model.gguf import Header, header_of
 from corectl.model.manifest import MediaType
 from corectl.model.record import ModelRecord
@@ -62,23 +63,26 @@ _THINKING_PARSERS = frozenset(
 )
 
 
-def capabilities(record: ModelRecord, *, prefer_go: bool | None = None) -> list[str]:
+def capabilities(
+    record: ModelRecord, description: ModelDescription | None = None, *, prefer_go: bool | None = None
+) -> list[str]:
     """The capabilities of a model in a fixed order; last come those that only its config claims.
 
-    `prefer_go` is the setting `go_template`, which decides between two templates.
-    Reads the header of the weights: raises `BadModelFile` and `OSError`.
+    `description` is what the model's format says of it; the header of a GGUF file is read here. `prefer_go` is the
+    setting `go_template`, which decides between two templates. Raises `BadModelFile` and `OSError`.
     """
-    header = None
     if (path := gguf_of(record)) is not None:
         header = header_of(path)
-    found = _of_weights(record, header)
-    found += _of_prompt(record, header, prefer_go)
+        embedded = header.metadata.get("tokenizer.chat_template")
+        found = _of_header(record, header)
+    else:
+        embedded = description.chat_template if description is not None else ""
+        found = list(description.capabilities) if description is not None else []
+    found += _of_prompt(record, embedded if isinstance(embedded, str) else "", prefer_go)
     return list(dict.fromkeys([*found, *(record.config.capabilities or ())]))
 
 
-def _of_weights(record: ModelRecord, header: Header | None) -> list[str]:
-    if header is None:
-        return []
+def _of_header(record: ModelRecord, header: Header) -> list[str]:
     if header.pooled:
         return [header.pooled]
     projectors = [header_of(path) for path in record.paths(MediaType.PROJECTOR)]
@@ -91,16 +95,10 @@ def _of_weights(record: ModelRecord, header: Header | None) -> list[str]:
     return found
 
 
-def _of_prompt(record: ModelRecord, header: Header | None, prefer_go: bool | None) -> list[str]:
+def _of_prompt(record: ModelRecord, embedded: str, prefer_go: bool | None) -> list[str]:
     """Tools, insert and thinking: by the template that renders chats, and the one that fills in."""
     config = record.config
-    embedded = header.metadata.get("tokenizer.chat_template") if header is not None else None
-    templates = Templates(
-        config=config,
-        go=record.template,
-        jinja=embedded if isinstance(embedded, str) else "",
-        prefer_go=prefer_go,
-    )
+    templates = Templates(config=config, go=record.template, jinja=embedded, prefer_go=prefer_go)
     found = _powers(chat_template, templates) | (_powers(fill_template, templates) & {"insert"})
     if config.parser in _TOOL_PARSERS:
         found |= {"tools"}

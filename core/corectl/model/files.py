@@ -1,12 +1,72 @@
-"""Reading small files that somebody else may have made."""
+"""The files of a model, which somebody else may have made."""
 
 from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+import msgspec
 
 from corectl.errors import BadModelFile
+
+
+class ModelFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model's weights lie: one file, or several that belong into one folder.
+
+    `weights` is the file with the weights, or the first of them. Formats that are folders have all of their files in
+    `named`, by their names in that folder (with `/` between its parts); for the others it is empty.
+    """
+
+    weights: Path
+    named: dict[str, Path] = {}
+
+    def read(self, name: str, limit: int) -> bytes:
+        """One file of the folder, of at most `limit` bytes. Raises `BadModelFile`, also if there is none."""
+        path = self.named.get(name)
+        if path is None:
+            raise BadModelFile(f"the model has no file {name}")
+        try:
+            return read_small(path, limit)
+        except OSError as exc:
+            raise BadModelFile(f"{name} cannot be read: {exc.strerror}") from exc
+
+
+@contextmanager
+def folder_of(files: ModelFiles) -> Iterator[Path]:
+    """A folder in which the files have their own names, for libraries that want one. For the runner process.
+
+    It is the folder where they lie, if they lie together; else one of links, which is gone afterwards. Raises
+    `BadModelFile` for a name that would lie outside.
+    """
+    roots = {_root(name, path) for name, path in files.named.items()}
+    if len(roots) == 1 and (root := roots.pop()) is not None:
+        yield root
+        return
+    with tempfile.TemporaryDirectory(prefix="corectl-") as folder:
+        for name, path in files.named.items():
+            check_file_name(name)
+            link = Path(folder, name)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path.resolve())
+        yield Path(folder)
+
+
+def _root(name: str, path: Path) -> Path | None:
+    """The folder in which `path` has this name; None if it is called otherwise."""
+    parts = PurePosixPath(name).parts
+    return Path(*path.parts[: -len(parts)]) if path.parts[-len(parts) :] == parts else None
+
+
+def check_file_name(name: str) -> None:
+    """Raises `BadModelFile` for the name of a file that would not lie inside its folder."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    drive = len(name) > 1 and name[1] == ":"
+    if not path.parts or path.is_absolute() or ".." in path.parts or drive or "\0" in name:
+        raise BadModelFile("file path must be relative")
 
 
 def read_small(path: Path, limit: int) -> bytes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
+
+from corectl.model.files import ModelFiles
 
 
 class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +31,13 @@ class ModelFormat(Protocol):
     @property
     def name(self) -> str: ...
 
-    def describe(self, path: Path) -> ModelDescription:
+    def claims(self, files: ModelFiles) -> bool:
+        """Whether these files are a model of this format, as far as their names and first bytes tell. Never raises.
+
+        Asked when a model is created from files; the first format by name that claims them has them.
+        """
+        ...
+
+    def describe(self, files: ModelFiles) -> ModelDescription:
         """Raises `corectl.errors.BadModelFile` for a damaged or hostile file."""
         ...

@@ -21,10 +21,15 @@ class MediaType(StrEnum):
     PARAMS = "application/vnd.ollama.image.params"
     MESSAGES = "application/vnd.ollama.image.messages"
     LICENSE = "application/vnd.ollama.image.license"
+    JSON = "application/vnd.ollama.image.json"
+    """A file that weights need beside them, such as a tokenizer; not always JSON."""
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """One entry of a manifest. `digest` is `sha256:<hex>`, `size` is in bytes; `from_` names the model it came from."""
+    """One entry of a manifest. `digest` is `sha256:<hex>`, `size` is in bytes; `from_` names the model it came from.
+
+    `name` is what the file is called in its folder, where a format is a folder of files.
+    """
 
     media_type: str
     digest: str

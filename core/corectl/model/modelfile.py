@@ -185,7 +185,7 @@ def _render(command: Command) -> str:
 
 def parse_parameter(key: str, value: str) -> Any:
     """The typed value of a PARAMETER line; a `stop` is one text. Raises `BadRequest`."""
-    if key == "stop":
+    if key in ("stop", "backend"):
         return value
     if key in _INTEGERS:
         if re.fullmatch(r"[+-]?[0-9]{1,18}", value):

@@ -62,6 +62,7 @@ RANGES: dict[str, tuple[float, float]] = {
 """The least and the largest value of an option; the others may have any of 32 bits."""
 MAX_OPTIONS = 256
 MAX_STOPS = 256
+MAX_NAME = 64
 MAX_STOP_LENGTH = 4096
 
 
@@ -108,6 +109,8 @@ def _value(name: str, value: Any) -> Any:
         if not isinstance(value, bool):
             raise BadRequest(f'option "{name}" must be of type boolean')
         return value
+    if name == "backend":
+        return _backend(value)
     return _stops(value)
 
 
@@ -129,6 +132,15 @@ def _within(least: float, most: float, name: str, value: float) -> float:
     if not least <= value <= most:
         raise BadRequest(f'option "{name}" must be between {least} and {most}')
     return value
+
+
+def _backend(value: Any) -> str | None:
+    """The name of a backend; an empty one leaves the choice to us."""
+    if not isinstance(value, str):
+        raise BadRequest('option "backend" must be of type string')
+    if len(value) > MAX_NAME:
+        raise BadRequest(f'option "backend" may have {MAX_NAME} characters')
+    return value or None
 
 
 def _stops(value: Any) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import msgspec
 
 from corectl.errors import BadModelFile
 from corectl.messages import Message
-from corectl.model.files import read_small
+from corectl.model.files import ModelFiles, read_small
 from corectl.model.manifest import MediaType, ModelConfig
 from corectl.model.name import ModelName
 
@@ -24,7 +24,8 @@ MAX_TEXT = 64 * 2**20
 class StoredLayer(msgspec.Struct, frozen=True, kw_only=True):
     """A layer and where its bytes lie on this machine. `digest` is `sha256:<hex>`, `size` is in bytes.
 
-    `from_` is the short name of the model that it was taken from, if it was.
+    `from_` is the short name of the model that it was taken from, if it was; `name` is what the file is called where a
+    format is a folder of files.
     """
 
     media_type: str
@@ -32,6 +33,7 @@ class StoredLayer(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     path: Path
     from_: str = ""
+    name: str = ""
 
 
 class ModelRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -64,6 +66,16 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The first weights file, or None for a stub of a remote model."""
         paths = self.paths(MediaType.MODEL)
         return paths[0] if paths else None
+
+    @property
+    def files(self) -> ModelFiles | None:
+        """All files of the weights, or None for a stub of a remote model."""
+        weights = self.weights
+        if weights is None:
+            return None
+        kinds = (MediaType.MODEL, MediaType.JSON)
+        named = {layer.name: layer.path for layer in self.layers if layer.name and layer.media_type in kinds}
+        return ModelFiles(weights=weights, named=named)
 
     @cached_property
     def template(self) -> str | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import msgspec
 
 from corectl.messages import Notice, SamplingOptions
+from corectl.model.files import ModelFiles
 from corectl.runner.vision import ImageSpan
 
 if TYPE_CHECKING:
@@ -102,14 +103,18 @@ class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
         return self.weights + self.cache + self.compute
 
 
-class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """The files of one model. `embedding` says that it gives vectors or scores, not text."""
+class ModelSpec(ModelFiles, frozen=True, kw_only=True):
+    """A model to load, and what belongs to it. `embedding` says that it gives vectors or scores, not text."""
 
     format: str
-    weights: Path
     projectors: tuple[Path, ...] = ()
     adapters: tuple[Path, ...] = ()
     embedding: bool = False
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files, each once; two models that have the same are the same in memory."""
+        return tuple(dict.fromkeys((self.weights, *self.named.values(), *self.projectors, *self.adapters)))
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):

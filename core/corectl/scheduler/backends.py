@@ -2,56 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
+from fnmatch import fnmatchcase
+from functools import cached_property
 
+import msgspec
+
+from corectl.config import Settings
 from corectl.errors import NotSupported
-from corectl.runner.engine import Backend
+from corectl.hardware.device import Device
+from corectl.hardware.eligible import KINDS
+from corectl.model.name import ModelName
+from corectl.runner.engine import Availability, Backend
 
 
-def choose_backend(backends: Mapping[str, Backend], *, format: str, wanted: str) -> Backend:
-    """The backend named `wanted`, if it can; else of those that load the format and are usable here the first.
+class Wanted(msgspec.Struct, frozen=True):
+    """The backend that somebody has named, and where; empty if nobody has."""
 
-    Order: how early the backend names the format among its own, then its name. Raises `NotSupported` that says what
-    to type.
-    """
-    if wanted:
-        return _named(backends, format=format, wanted=wanted)
-    reasons = []
-    for backend in sorted(backends.values(), key=lambda item: (_rank(item, format), item.name)):
+    name: str = ""
+    by: str = ""
+
+
+NOBODY = Wanted()
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """A backend, the way it computes here (`cpu`, `cuda` ...), and why it was chosen, for people."""
+
+    backend: Backend
+    variant: str
+    reason: str
+
+
+def wanted_backend(settings: Settings, name: ModelName, option: str | None) -> Wanted:
+    """What the user has said, the most special first: `option` of request or model, the model's name, the server."""
+    if option:
+        return Wanted(option, 'option "backend"')
+    for pattern, backend in settings.backends.items():
+        if fnmatchcase(name.short.lower(), pattern.lower()) or fnmatchcase(
+            name.model.lower(), pattern.lower()
+        ):
+            return Wanted(backend, f"setting for models like {pattern!r} ({settings.source('backends')})")
+    if settings.backend:
+        return Wanted(settings.backend, f'setting "backend" ({settings.source("backend")})')
+    return NOBODY
+
+
+class Backends:
+    """The backends of one server. What they say of themselves is asked for once."""
+
+    def __init__(self, backends: Mapping[str, Backend]) -> None:
+        self._backends = dict(backends)
+
+    @cached_property
+    def _availability(self) -> dict[str, Availability]:
+        return {name: _availability(backend) for name, backend in self._backends.items()}
+
+    def choose(self, *, format: str, wanted: Wanted = NOBODY, devices: Sequence[Device] = ()) -> Choice:
+        """The backend that is wanted, if it can; else the best that loads the format and is usable here.
+
+        Best is one that computes on an accelerator that is there, then the one that names the format earliest among
+        its own, then the first by name. Raises `NotSupported` that says what to type.
+        """
+        if wanted.name:
+            return self._named(format, wanted)
+        kinds: set[str] = {device.kind for device in devices if device.kind != "cpu" and not device.unusable}
+        loading = [backend for backend in self._backends.values() if format in backend.formats]
+        usable = [backend for backend in loading if self._availability[backend.name].usable]
+        if not usable:
+            raise NotSupported(self._none_for(format, loading))
+
+        def rank(backend: Backend) -> tuple[bool, int, str]:
+            return not self._accelerated(backend, kinds), backend.formats.index(format), backend.name
+
+        usable.sort(key=rank)
+        best = usable[0]
+        if len(usable) == 1:
+            reason = f"the only backend here that loads {format}"
+        elif self._accelerated(best, kinds) and not self._accelerated(usable[1], kinds):
+            reason = f"of those that load {format}, it computes on {self._availability[best.name].variant}"
+        else:
+            reason = f"the first of {', '.join(backend.name for backend in usable)}, which load {format}"
+        return self._choice(best, reason)
+
+    def _accelerated(self, backend: Backend, kinds: Set[str]) -> bool:
+        variant = self._availability[backend.name].variant
+        return KINDS.get(variant, variant) in kinds
+
+    def _named(self, format: str, wanted: Wanted) -> Choice:
+        backend = self._backends.get(wanted.name)
+        if backend is None:
+            known = ", ".join(sorted(self._backends)) or "none"
+            raise NotSupported(f"there is no backend {wanted.name!r}; installed: {known}")
+        reason = self._availability[wanted.name].reason
+        if reason:
+            raise NotSupported(f"backend {wanted.name!r} cannot be used here: {reason}")
         if format not in backend.formats:
-            continue
-        reason = _unusable(backend)
-        if not reason:
-            return backend
-        reasons.append(f"{backend.name}: {reason}")
-    if reasons:
-        raise NotSupported(f"no backend for {format} models can be used here ({'; '.join(reasons)})")
-    raise NotSupported(f"no installed backend loads {format!r} models; see 'corectl plugins'")
+            raise NotSupported(
+                f"backend {wanted.name!r} loads {', '.join(backend.formats)} models, this one is {format!r}; "
+                f"leave out the {wanted.by} to let corectl choose"
+            )
+        return self._choice(backend, f"named by the {wanted.by}")
+
+    def _none_for(self, format: str, loading: Sequence[Backend]) -> str:
+        reasons = [f"{item.name}: {self._availability[item.name].reason}" for item in loading]
+        if reasons:
+            return f"no backend for {format} models can be used here ({'; '.join(sorted(reasons))})"
+        return f"no installed backend loads {format!r} models; see 'corectl plugins'"
+
+    def _choice(self, backend: Backend, reason: str) -> Choice:
+        return Choice(backend=backend, variant=self._availability[backend.name].variant, reason=reason)
 
 
-def _named(backends: Mapping[str, Backend], *, format: str, wanted: str) -> Backend:
-    backend = backends.get(wanted)
-    if backend is None:
-        known = ", ".join(sorted(backends)) or "none"
-        raise NotSupported(f"there is no backend {wanted!r}; installed: {known}")
-    reason = _unusable(backend)
-    if reason:
-        raise NotSupported(f"backend {wanted!r} cannot be used here: {reason}")
-    if format not in backend.formats:
-        raise NotSupported(
-            f"backend {wanted!r} loads {', '.join(backend.formats)} models, this one is {format!r}; "
-            "leave out --backend to let corectl choose"
-        )
-    return backend
-
-
-def _unusable(backend: Backend) -> str:
-    """Why a backend cannot be used here. One that cannot even say so does not spoil the choice of another."""
+def _availability(backend: Backend) -> Availability:
+    """What a backend says. One that cannot even say so does not spoil the choice of another."""
     try:
-        return backend.availability().reason
+        return backend.availability()
     except Exception as exc:
-        return f"availability() raised {type(exc).__name__}: {exc}"
-
-
-def _rank(backend: Backend, format: str) -> int:
-    return backend.formats.index(format) if format in backend.formats else len(backend.formats)
+        return Availability(reason=f"availability() raised {type(exc).__name__}: {exc}")

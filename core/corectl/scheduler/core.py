@@ -228,6 +228,7 @@ class SchedulerCore:
             model=request.model,
             options=request.options,
             num_ctx=request.options.num_ctx,
+            backend=request.backend,
             keep_alive=request.keep_alive,
             since=now,
         )

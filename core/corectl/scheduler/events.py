@@ -47,12 +47,14 @@ Phase = Literal["loading", "ready", "stopping"]
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """A request for a model. `keep_alive` is in seconds, `arrived` on the clock that all events use.
 
-    A context that is `automatic` may be lowered when the model is loaded.
+    A context that is `automatic` may be lowered when the model is loaded. `backend` is the one that it comes to,
+    whether the options name one or not.
     """
 
     id: int
     model: str
     options: LoadOptions
+    backend: str = ""
     keep_alive: float
     arrived: float
     automatic: bool = False
@@ -61,7 +63,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 class Entry(msgspec.Struct, kw_only=True):
     """A model that is loading, in memory, or on its way out. `expires` is on the events' clock, None while busy.
 
-    `options` are those that the load was asked for, `num_ctx` is the context that it came to. Loading took
+    `options` are those that the load was asked for, `num_ctx` and `backend` are what it came to. Loading took
     `load_seconds`, and ended at `ready_at`. `draining` says why the model is to go; while it loads, that waits until
     those who asked for it have been served. At `reload_at` it begins to drain for a request that wants it otherwise.
     """
@@ -70,6 +72,7 @@ class Entry(msgspec.Struct, kw_only=True):
     options: LoadOptions
     keep_alive: float
     num_ctx: int | None = None
+    backend: str = ""
     phase: Phase = "loading"
     memory: int = 0
     active: int = 0
@@ -88,9 +91,12 @@ class Entry(msgspec.Struct, kw_only=True):
     def suits(self, request: Request) -> bool:
         """True if the request can use the model as it is loaded. Options that it leaves open suit any value."""
         for field in LoadOptions.__struct_fields__:
-            wanted = getattr(request.options, field)
-            # A context that was asked for must be there; one that was not is what the load has made of it.
-            asked = field == "num_ctx" and not request.automatic
-            if wanted is not None and wanted != (self.num_ctx if asked else getattr(self.options, field)):
+            wanted, there = getattr(request.options, field), getattr(self.options, field)
+            if field == "backend":
+                there = self.backend
+            elif field == "num_ctx" and not request.automatic:
+                # A context that was asked for must be there; one that was not is what the load has made of it.
+                there = self.num_ctx
+            if wanted is not None and wanted != there:
                 return False
         return True

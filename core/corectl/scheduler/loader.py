@@ -19,8 +19,9 @@ from corectl.plugins import PluginHost
 from corectl.runner import protocol
 from corectl.runner.engine import Backend, MemoryUse, Placement
 from corectl.runner.supervisor import Runner
-from corectl.scheduler.backends import choose_backend
+from corectl.scheduler.backends import Choice
 from corectl.scheduler.context import Context
+from corectl.scheduler.machine import Machine
 from corectl.scheduler.memory import Holding, free_beside, free_without, less_than
 from corectl.scheduler.plan import Decision, Estimate, FitPlan, Wish, decide, plan, size
 from corectl.scheduler.policy import SchedulerPolicy
@@ -46,7 +47,7 @@ class Slot(msgspec.Struct, kw_only=True):
 
     model: Model
     task: asyncio.Task[None]
-    backend: str = ""
+    choice: Choice | None = None
     placement: Placement | None = None
     notices: tuple[Notice, ...] = ()
     runner: Runner | None = None
@@ -69,15 +70,14 @@ class Slot(msgspec.Struct, kw_only=True):
 class Loader:
     """Carries out loads, and makes plans of them."""
 
-    def __init__(self, settings: Settings, plugins: PluginHost, policy: SchedulerPolicy) -> None:
+    def __init__(
+        self, settings: Settings, plugins: PluginHost, policy: SchedulerPolicy, machine: Machine
+    ) -> None:
         self._settings = settings
         self._plugins = plugins
         self._policy = policy
+        self._machine = machine
         self.smaller_loads = 0
-
-    def backend(self, format: str) -> Backend:
-        """The backend for a format of model files. Raises `NotSupported`."""
-        return choose_backend(self._plugins.backends, format=format, wanted=self._settings.backend)
 
     async def load(
         self,
@@ -94,11 +94,18 @@ class Loader:
         Raises `NoRoom` if some of the others must go first, `OutOfMemory` if memory ran out and all of them should
         (but on the `last_try`, which goes on smaller instead), and other errors if it cannot be loaded at all.
         """
-        backend = self.backend(slot.model.spec.format)
-        slot.backend = backend.name
+        choice = self._machine.choose(slot.model, options.backend)
+        backend, slot.choice = choice.backend, choice
+        log.info(
+            "%s: backend %s (%s): %s",
+            slot.model.record.name.short,
+            backend.name,
+            choice.variant,
+            choice.reason,
+        )
         wish = self._wish(slot.model, options, context)
         estimate = cache(lambda shape: backend.estimate(slot.model.spec, shape))
-        now, empty = await asyncio.to_thread(self._ground, backend, options, devices, others)
+        now, empty = await asyncio.to_thread(self._ground, choice, options, devices, others)
         decision = await asyncio.to_thread(self._decide, wish, now, empty, estimate, alone=not others)
         for turn in range(1, MOST_TRIES + 1):
             if decision.error is not None:
@@ -132,11 +139,12 @@ class Loader:
         others: Sequence[Slot],
     ) -> FitPlan:
         """What a load would come to now, were the model not in memory. For worker threads: it reads the header."""
-        backend = self.backend(model.spec.format)
+        choice = self._machine.choose(model, options.backend)
+        backend = choice.backend
         wish = self._wish(model, options, context)
         if own is not None:
             devices = free_without(devices, [own.holding()])
-        now, empty = self._ground(backend, options, devices, others)
+        now, empty = self._ground(choice, options, devices, others)
         estimate = cache(lambda shape: backend.estimate(model.spec, shape))
         trained = model.description.context_length
         return plan(self._policy, wish, now, empty, estimate, trained=trained)
@@ -145,10 +153,10 @@ class Loader:
         return Wish(options=options, context=context, embedding=model.spec.embedding, settings=self._settings)
 
     def _ground(
-        self, backend: Backend, options: LoadOptions, devices: Sequence[Device], others: Sequence[Slot]
+        self, choice: Choice, options: LoadOptions, devices: Sequence[Device], others: Sequence[Slot]
     ) -> tuple[Eligible, Eligible]:
         """The devices that may be used: with what is free now, and with what would be if all others had gone."""
-        variant, library = backend.availability().variant, self._settings.llm_library
+        variant, library = choice.variant, self._settings.llm_library
         holdings = [slot.holding() for slot in others]
         now, empty = (
             eligible(found, variant=variant, library=library, main_gpu=options.main_gpu)

@@ -1,4 +1,4 @@
-"""What this server computes on, and what follows from that: a request's context, and how many models there may be."""
+"""What this server computes on, and what follows from that: backends, a request's context, how many models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from corectl.errors import CorectlError
 from corectl.hardware.device import Device
 from corectl.hardware.inventory import Inventory
 from corectl.plugins import PluginHost
-from corectl.scheduler.backends import choose_backend
+from corectl.scheduler.backends import Backends, Choice, wanted_backend
 from corectl.scheduler.context import Context, settle_context
 from corectl.scheduler.state import Model
 
@@ -24,8 +24,7 @@ class Machine:
 
     def __init__(self, settings: Settings, plugins: PluginHost) -> None:
         self._settings = settings
-        self._plugins = plugins
-        self._variants: dict[str, str] = {}
+        self.backends = Backends(plugins.backends)
         self.inventory = Inventory(plugins.probes, settings.llm_library)
 
     @property
@@ -34,13 +33,24 @@ class Machine:
         devices = max(1, len(self.inventory.accelerators()))
         return self._settings.max_loaded_models or MODELS_PER_DEVICE * devices
 
-    async def context(self, model: Model, requested: int | None) -> Context:
-        """The effective context of a request. Raises `BadRequest` if it asks for more than the server allows."""
+    def choose(self, model: Model, option: str | None) -> Choice:
+        """The backend for a model, by the devices as last known. Raises `NotSupported`."""
+        return self.backends.choose(
+            format=model.spec.format,
+            wanted=wanted_backend(self._settings, model.record.name, option),
+            devices=self.inventory.devices or (),
+        )
+
+    async def context(self, model: Model, requested: int | None, backend: str | None = None) -> Context:
+        """The effective context of a request. Raises `BadRequest` if it asks for more than the server allows.
+
+        `backend` is the one that the request or the model names.
+        """
         await self.inventory.known()
         trained = model.description.context_length
         if requested and trained and requested > trained:
             log.warning("requested context size too large for model: %d, using %d", requested, trained)
-        accelerators = self.inventory.accelerators(self._variant(model.spec.format))
+        accelerators = self.inventory.accelerators(self._variant(model, backend))
         return settle_context(
             requested,
             configured=self._settings.context_length,
@@ -50,15 +60,12 @@ class Machine:
             vision=bool(model.spec.projectors),
         )
 
-    def _variant(self, format: str) -> str:
-        """The way in which models of a format are computed here; `cpu` if no backend can."""
-        if format not in self._variants:
-            try:
-                backend = choose_backend(self._plugins.backends, format=format, wanted=self._settings.backend)
-            except CorectlError:
-                return "cpu"
-            self._variants[format] = backend.availability().variant
-        return self._variants[format]
+    def _variant(self, model: Model, backend: str | None) -> str:
+        """The way in which a model is computed here; `cpu` if no backend can."""
+        try:
+            return self.choose(model, backend).variant
+        except CorectlError:
+            return "cpu"
 
     async def survey(self) -> tuple[tuple[Device, ...], set[str]]:
         """The devices as they are now, and the ids of those that can be used."""

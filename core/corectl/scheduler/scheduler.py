@@ -58,8 +58,8 @@ class Scheduler:
             )
         self._settings = settings
         self._plugins = plugins
-        self._loader = Loader(settings, plugins, policy)
         self.machine = Machine(settings, plugins)
+        self._loader = Loader(settings, plugins, policy, self.machine)
         self._core = SchedulerCore(policy, max_loaded=self.machine.max_loaded, max_queue=settings.max_queue)
         self._slots: dict[str, Slot] = {}
         self._requests: dict[int, _Pending] = {}
@@ -161,7 +161,8 @@ class Scheduler:
     async def _request(
         self, id: int, model: Model, options: LoadOptions, keep_alive: float | None
     ) -> Request:
-        context = await self.machine.context(model, options.num_ctx)
+        context = await self.machine.context(model, options.num_ctx, options.backend)
+        backend = self.machine.choose(model, options.backend).backend.name
         if self._closing:
             raise Busy(CLOSING)
         # How many accelerators there are may not have been known before.
@@ -170,6 +171,7 @@ class Scheduler:
             id=id,
             model=model.key,
             options=msgspec.structs.replace(options, num_ctx=context.num_ctx),
+            backend=backend,
             keep_alive=self._settings.keep_alive if keep_alive is None else keep_alive,
             arrived=asyncio.get_running_loop().time(),
             automatic=context.automatic,
@@ -196,7 +198,7 @@ class Scheduler:
 
         Raises `BadRequest`, `BadModelFile`, `NotSupported`.
         """
-        context = await self.machine.context(model, options.num_ctx)
+        context = await self.machine.context(model, options.num_ctx, options.backend)
         options = msgspec.structs.replace(options, num_ctx=context.num_ctx)
         devices, _ = await self.machine.survey()
         own = self._slots.get(model.key)
@@ -409,10 +411,12 @@ class Scheduler:
 
 
 def _view(slot: Slot, runner: Runner, active: int, expires_at: datetime | None) -> LoadedModel:
-    assert slot.placement is not None
+    assert slot.placement is not None and slot.choice is not None
     return LoadedModel(
         record=slot.model.record,
-        backend=slot.backend,
+        backend=slot.choice.backend.name,
+        variant=slot.choice.variant,
+        backend_reason=slot.choice.reason,
         placement=slot.placement,
         info=runner.info,
         stats=runner.stats,

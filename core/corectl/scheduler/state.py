@@ -25,7 +25,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         """Two names of the same weights are the same model in memory."""
-        return "\n".join(map(str, (self.spec.weights, *self.spec.projectors, *self.spec.adapters)))
+        return "\n".join(map(str, self.spec.paths))
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,11 +45,14 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model in memory. `expires_at` is None for a model that stays for ever; in the past, if it is about to end.
 
     `placement` is what the load was asked for, with the memory that was estimated; `info` is what came of it, with the
-    memory that was measured. `notices` say what went another way than one may think. Loading took `load_seconds`.
+    memory that was measured. `backend` computes as its `variant` says (`cpu`, `cuda` ...), and was chosen for
+    `backend_reason`. `notices` say what went another way than one may think. Loading took `load_seconds`.
     """
 
     record: ModelRecord
     backend: str
+    variant: str
+    backend_reason: str
     placement: Placement
     info: EngineInfo
     stats: StepStats

@@ -12,6 +12,8 @@ from corectl.config import Settings
 from corectl.errors import BadRequest, LoadFailed, NotSupported
 from corectl.messages import LoadOptions, SamplingOptions, Template
 from corectl.model.capabilities import capabilities
+from corectl.model.details import gguf_of
+from corectl.model.files import ModelFiles
 from corectl.model.formats import ModelDescription
 from corectl.model.manifest import MediaType
 from corectl.model.name import ModelName
@@ -23,6 +25,7 @@ from corectl.runner.engine import ModelSpec
 from corectl.scheduler.scheduler import Scheduler
 from corectl.scheduler.state import Model
 from corectl.store.catalog import Catalog
+from corectl.store.folder import Recognised
 
 DEFAULT_FORMAT = "gguf"
 
@@ -50,7 +53,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     def read_model(self, record: ModelRecord) -> Model:
         """The same for worker threads: it reads files."""
         name = record.name.short
-        if record.weights is None:
+        files = record.files
+        if files is None:
             raise NotSupported(f"{name} is a stub of a remote model, which this version cannot run")
         if record.paths(MediaType.ADAPTER):
             raise NotSupported(f"{name} has an adapter, which this version cannot apply")
@@ -59,25 +63,38 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             getattr(record, text)
         format_name = record.config.model_format or DEFAULT_FORMAT
         try:
-            description = self._describe(record, format_name)
+            description = self._describe(files, format_name)
         except OSError as exc:
             raise LoadFailed(
                 f"the weights of {name} cannot be read: {exc.strerror}; create it again"
             ) from exc
         spec = ModelSpec(
             format=format_name,
-            weights=record.weights,
+            weights=files.weights,
+            named=files.named,
             projectors=tuple(record.paths(MediaType.PROJECTOR)),
             embedding=not {"embedding", "rerank"}.isdisjoint(description.capabilities),
         )
         return Model(record=record, spec=spec, description=description)
 
-    def _describe(self, record: ModelRecord, format_name: str) -> ModelDescription:
+    def _describe(self, files: ModelFiles, format_name: str) -> ModelDescription:
         kind = self.plugins.formats.get(format_name)
-        if kind is None or record.weights is None:
+        if kind is None:
             known = ", ".join(sorted(self.plugins.formats)) or "none"
             raise NotSupported(f"no plugin knows the model format {format_name!r}; known: {known}")
-        return kind.describe(record.weights)
+        return kind.describe(files)
+
+    def recognise(self, files: ModelFiles) -> Recognised | None:
+        """What a set of files is that somebody wants to make a model of. For worker threads: it reads files.
+
+        Raises `BadModelFile`, and `NotSupported` for a format that no backend here can load.
+        """
+        for name, kind in sorted(self.plugins.formats.items()):
+            if kind.claims(files):
+                description = kind.describe(files)
+                self.scheduler.machine.backends.choose(format=name)
+                return Recognised(name, description)
+        return None
 
     def options(self, record: ModelRecord, requested: dict[str, Any]) -> tuple[LoadOptions, SamplingOptions]:
         """The options in force for one request. Raises `BadRequest` that names the option."""
@@ -88,7 +105,10 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises `BadModelFile` and `OSError`.
         """
-        return capabilities(record, prefer_go=self.settings.go_template)
+        files, kind = record.files, self.plugins.formats.get(record.config.model_format)
+        foreign = files is not None and kind is not None and gguf_of(record) is None
+        description = kind.describe(files) if foreign and kind and files else None
+        return capabilities(record, description, prefer_go=self.settings.go_template)
 
     def embedding_template(self, record: ModelRecord) -> str:
         """The TEMPLATE that each text to embed is put into, such as `search_query: {{ .Prompt }}`, or an empty text.

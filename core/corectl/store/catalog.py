@@ -15,6 +15,7 @@ from corectl.model.manifest import CONFIG_TYPE, Layer, Manifest, ModelConfig
 from corectl.model.name import ModelName
 from corectl.model.record import ModelRecord, StoredLayer
 from corectl.registry.base import LocalRegistry
+from corectl.registry.bounded import BoundedRegistry
 from corectl.store.blobs import BlobStore
 from corectl.store.encoding import layer_json
 from corectl.store.lock import StoreLock
@@ -43,7 +44,7 @@ class Catalog:
         self.blobs = BlobStore(root)
         self.manifests = ManifestStore(root)
         self.lock = StoreLock(root)
-        self._registries = tuple(registries)
+        self._registries = tuple(map(BoundedRegistry, registries))
         self._prune = prune
 
     def start(self) -> None:
@@ -69,10 +70,7 @@ class Catalog:
 
     def _offered(self) -> Iterable[ModelRecord]:
         for registry in self._registries:
-            try:
-                yield from registry.list()
-            except Exception:  # a registry is a plugin: one that fails must not hide the others
-                _log.exception("the registry %s failed to list its models", registry.name)
+            yield from registry.list()
 
     def find(self, name: ModelName) -> ModelRecord | None:
         """The model of that name in any mix of upper and lower case; the stored one comes first.
@@ -116,7 +114,13 @@ class Catalog:
                 self.blobs.link_or_copy(layer.path, layer.digest)
                 created.append(layer.digest)
             layers.append(
-                Layer(media_type=layer.media_type, digest=layer.digest, size=layer.size, from_=layer.from_)
+                Layer(
+                    media_type=layer.media_type,
+                    digest=layer.digest,
+                    size=layer.size,
+                    from_=layer.from_,
+                    name=layer.name,
+                )
             )
         return layers
 
@@ -195,6 +199,7 @@ class Catalog:
                 size=layer.size,
                 path=self.blobs.path_of(layer.digest),
                 from_=layer.from_,
+                name=layer.name,
             )
             for layer in manifest.layers
         )

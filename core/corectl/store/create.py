@@ -1,4 +1,4 @@
-"""Creates models: from another model, from uploaded GGUF files, or as a stub for a model that runs elsewhere.
+"""Creates models: from another model, from uploaded files, or as a stub for a model that runs elsewhere.
 
 Nothing is visible before the manifest replaces its predecessor in one step; what fails leaves no blob behind.
 """
@@ -10,16 +10,19 @@ from typing import Any
 
 import msgspec
 
-from corectl.errors import BadRequest, CorectlError, NotFound
+from corectl.errors import BadRequest, CorectlError, NotFound, NotSupported
 from corectl.messages import Message
+from corectl.model.details import human_number
 from corectl.model.manifest import Layer, MediaType, ModelConfig
 from corectl.model.name import ModelName, parse_reference
 from corectl.model.record import ModelRecord
 from corectl.store.catalog import Catalog
 from corectl.store.encoding import layer_json
+from corectl.store.folder import Folder, Recognise, read_folder
+from corectl.store.named_templates import NamedTemplate, detect
 from corectl.store.remote import CLOUD, remote_url
 from corectl.store.request import check_requires, config_of_info, normal_license, normal_parameters
-from corectl.store.weights import Weights, check_quantize, read_adapter, read_files
+from corectl.store.weights import Weights, check_quantize, is_gguf, read_adapter, read_files
 
 Report = Callable[[str], None]
 
@@ -48,17 +51,23 @@ class CreateSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def create(
-    catalog: Catalog, spec: CreateSpec, report: Report, *, check_template: Callable[[str], None] | None = None
+    catalog: Catalog,
+    spec: CreateSpec,
+    report: Report,
+    *,
+    check_template: Callable[[str], None] | None = None,
+    recognise: Recognise = lambda files: None,
 ) -> ModelName:
     """Create the model that `spec` asks for; returns its name as stored. `report` is called with each status.
 
-    `check_template` raises for a template that does not parse. Raises `BadRequest` (nothing is changed then),
-    `NotFound` if `from_` names no model here, `NotSupported`, `OSError`.
+    `check_template` raises for a template that does not parse; `recognise` says what files are that are not GGUF.
+    Raises `BadRequest` (nothing is changed then), `BadModelFile`, `NotFound` if `from_` names no model here,
+    `NotSupported`, `OSError`.
     """
     name = ModelName.parse(spec.model)
     # Held throughout: a delete in between could take a blob that was just found to exist.
     with catalog.lock:
-        draft = _Draft(catalog, spec, report)
+        draft = _Draft(catalog, spec, report, recognise)
         try:
             draft.start()
             draft.describe(check_template)
@@ -71,8 +80,9 @@ def create(
 class _Draft:
     """A model in the making: its layers in order, its config, and the blobs that did not exist before."""
 
-    def __init__(self, catalog: Catalog, spec: CreateSpec, report: Report) -> None:
+    def __init__(self, catalog: Catalog, spec: CreateSpec, report: Report, recognise: Recognise) -> None:
         self.created: list[str] = []
+        self._recognise = recognise
         self._catalog = catalog
         self._spec = spec
         self._report = report
@@ -126,6 +136,11 @@ class _Draft:
             check_quantize(self._spec.quantize, record.config.file_type)
 
     def _take_files(self, files: dict[str, str], *, has_base: bool) -> None:
+        if not is_gguf(self._catalog.blobs, files):
+            folder = read_folder(self._catalog.blobs, files, self._recognise)
+            if folder is not None:
+                self._take_folder(folder, has_base=has_base)
+                return
         found = read_files(self._catalog.blobs, files, self._report)
         if has_base and any(part.media_type == MediaType.MODEL for part in found):
             raise BadRequest("both 'from' and 'files' bring model weights")
@@ -138,6 +153,27 @@ class _Draft:
             self._layers.append(part.layer)
             self._report(_status(part.layer.digest, False))
             self._describe_weights(part)
+
+    def _take_folder(self, folder: Folder, *, has_base: bool) -> None:
+        format, says = folder.found.format, folder.found.description
+        if has_base:
+            raise BadRequest("both 'from' and 'files' bring model weights")
+        if self._spec.quantize:
+            raise NotSupported(f"quantize is not supported for {format} models by this version")
+        for layer in folder.layers:
+            self._layers.append(layer)
+            self._report(_status(layer.digest, False))
+        self._config = _config_with(
+            self._config,
+            model_format=format,
+            model_family=says.architecture,
+            model_families=(says.architecture,),
+            model_type=human_number(says.parameter_count),
+            file_type=says.quantization,
+            context_length=says.context_length,
+            embedding_length=says.embedding_length,
+        )
+        self._take_template(detect(says.chat_template))
 
     def _describe_weights(self, part: Weights) -> None:
         families = tuple(dict.fromkeys((*(self._config.model_families or ()), part.family)))
@@ -153,11 +189,14 @@ class _Draft:
             model_type=part.model_type,
             file_type=part.file_type,
         )
-        if part.template is not None:
-            self._report(f"using autodetected template {part.template.name}")
-            self._set(MediaType.TEMPLATE, part.template.template.encode())
+        self._take_template(part.template)
+
+    def _take_template(self, known: NamedTemplate | None) -> None:
+        if known is not None:
+            self._report(f"using autodetected template {known.name}")
+            self._set(MediaType.TEMPLATE, known.template.encode())
             self._unreported.pop()  # the line above says it
-            self._parameters["stop"] = list(part.template.stop)
+            self._parameters["stop"] = list(known.stop)
 
     def _take_adapter(self) -> None:
         if self._spec.adapters:

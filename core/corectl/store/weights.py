@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import PurePosixPath
 
 import msgspec
 
-from corectl.errors import BadRequest, NotSupported
+from corectl.errors import BadModelFile, BadRequest, NotSupported
 from corectl.model.details import human_number, quantization_level
+from corectl.model.files import check_file_name
 from corectl.model.gguf import Header, header_of
 from corectl.model.manifest import Layer, MediaType
 from corectl.store.blobs import BlobStore
@@ -34,14 +34,20 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
         return self.media_type == MediaType.MODEL
 
 
+def is_gguf(blobs: BlobStore, files: dict[str, str]) -> bool:
+    """Whether uploaded files are GGUF, by the name or the first bytes of one. Raises `BadRequest` for bad names."""
+    check_files(blobs, files)
+    return any(name.endswith(".gguf") or _has_magic(blobs, digest) for name, digest in files.items())
+
+
 def read_files(blobs: BlobStore, files: dict[str, str], report: Callable[[str], None]) -> list[Weights]:
     """The files of a create request, the model first. Raises `BadRequest` and `NotSupported`."""
-    _check_files(blobs, files)
     if not files:
         raise BadRequest("unknown type")
     if any(name.endswith(".safetensors") for name in files):
         raise NotSupported(
-            "importing safetensors is not supported by this version; convert the model to GGUF first"
+            "these safetensors files are no model that can be imported (a config.json belongs to them); "
+            "convert the model to GGUF first"
         )
     for name, digest in files.items():
         if not name.endswith(".gguf") and not _has_magic(blobs, digest):
@@ -56,7 +62,7 @@ def read_files(blobs: BlobStore, files: dict[str, str], report: Callable[[str], 
 
 def read_adapter(blobs: BlobStore, adapters: dict[str, str], report: Callable[[str], None]) -> Weights:
     """The one adapter of a create request. Raises `BadRequest` and `NotSupported`."""
-    _check_files(blobs, adapters)
+    check_files(blobs, adapters)
     if len(adapters) > 1 and not any(name.endswith((".safetensors", ".json")) for name in adapters):
         raise BadRequest("only one adapter is currently supported")
     if any(name.endswith(".safetensors") for name in adapters):
@@ -70,12 +76,13 @@ def read_adapter(blobs: BlobStore, adapters: dict[str, str], report: Callable[[s
     return part
 
 
-def _check_files(blobs: BlobStore, files: dict[str, str]) -> None:
+def check_files(blobs: BlobStore, files: dict[str, str]) -> None:
+    """Raises `BadRequest` for a name that is no path inside a folder, and for a blob that is not there."""
     for name in files:
-        path = PurePosixPath(name.replace("\\", "/"))
-        windows_drive = len(name) > 1 and name[1] == ":"
-        if not path.parts or path.is_absolute() or ".." in path.parts or windows_drive or "\0" in name:
-            raise BadRequest("file path must be relative")
+        try:
+            check_file_name(name)
+        except BadModelFile as exc:
+            raise BadRequest(exc.message) from exc
     for digest in files.values():
         if not blobs.exists(digest):
             raise BadRequest(f'blob "{digest}" not found; upload it before creating the model')

@@ -1,0 +1,185 @@
+"""Makes an engine of a library that computes one sequence at a time: tokens in, logits out.
+
+The library's side is a `LogitsModel`, which opens a `TokenStream` for each sequence. All else is done here: several
+requests take turns, tokens are drawn, grammars and probabilities applied, and what a sequence has computed is handed
+to the next one that begins with it. For libraries that batch by themselves, write an `Engine` instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from corectl.errors import EngineError
+from corectl.runner.engine import (
+    Constraint,
+    EngineInfo,
+    Passage,
+    Sampled,
+    SequenceSpec,
+    Tokenizer,
+    Work,
+)
+from corectl.runner.sampling import Logits, Sampler, probabilities
+
+
+class TokenStream(Protocol):
+    """One sequence of a model. Used by one thread."""
+
+    def feed(self, tokens: Sequence[int]) -> Logits:
+        """Computes tokens that follow what was fed before; one value for each token of the vocabulary, for the next.
+
+        At least one token, and never more in all than `info.num_ctx`. The array is the caller's to change. Raises
+        `EngineError`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Forgets the sequence. Called once."""
+        ...
+
+
+@runtime_checkable
+class Rewinds(Protocol):
+    """A stream that can go back."""
+
+    def rewind(self, length: int) -> None:
+        """Forgets all but the first `length` tokens; what is fed next follows them."""
+        ...
+
+
+class LogitsModel(Protocol):
+    """A loaded model of which several streams can be open, `info.max_sequences` + `info.idle_sequences` at most."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    def open(self) -> TokenStream:
+        """A new, empty sequence."""
+        ...
+
+    def close(self) -> None:
+        """Frees everything. Called once, when all streams are closed."""
+        ...
+
+
+class _Sequence(msgspec.Struct):
+    """A sequence, and how its tokens are drawn: not at all once it is only kept."""
+
+    stream: TokenStream
+    length: int = 0
+    sampler: Sampler | None = None
+    top_logprobs: int = -1
+    constraint: Constraint | None = None
+
+
+class LogitsEngine:
+    """See `corectl.runner.engine.Engine`, and `corectl.runner.abilities.SequenceMemory`: what was computed can be
+    handed on, to one sequence, if the streams rewind."""
+
+    can_cut = False
+
+    def __init__(self, model: LogitsModel) -> None:
+        self._model = model
+        self._sequences: dict[int, _Sequence] = {}
+        self.info = model.info
+        self.tokenizer = model.tokenizer
+
+    def add(self, sequence: SequenceSpec) -> None:
+        if sum(item.sampler is not None for item in self._sequences.values()) >= self.info.max_sequences:
+            raise EngineError(f"more than {self.info.max_sequences} sequences at once")
+        sampler = Sampler(sequence.sampling, num_ctx=self.info.num_ctx, prompt=sequence.prompt)
+        self._sequences[sequence.id] = _Sequence(
+            self._model.open(), 0, sampler, sequence.top_logprobs, sequence.constraint
+        )
+
+    def step(self, work: Sequence[Work]) -> list[Sampled]:
+        if not work:
+            raise EngineError("a step of no tokens")
+        for item in work:
+            self._check(item)
+        logits = [(item, self._feed(item)) for item in work]
+        return [self._draw(item.id, values) for item, values in logits if item.sample]
+
+    def _check(self, item: Work) -> None:
+        tokens, sequence = item.tokens, self._sequences[item.id]
+        if item.image is not None:
+            raise EngineError("an image for a model that cannot see")
+        if not tokens or not 0 <= min(tokens) <= max(tokens) < self.tokenizer.size:
+            raise EngineError(f"tokens must be 1 or more numbers below {self.tokenizer.size}")
+        if item.position != sequence.length:
+            raise EngineError(f"tokens for position {item.position}; next is {sequence.length}")
+        if item.position + len(tokens) > self.info.num_ctx:
+            raise EngineError(f"a sequence of more than {self.info.num_ctx} tokens")
+
+    def _feed(self, item: Work) -> Logits:
+        sequence = self._sequences[item.id]
+        logits = sequence.stream.feed(item.tokens)
+        sequence.length += len(item.tokens)
+        # Models may have room for more tokens than the vocabulary has.
+        return logits[: self.tokenizer.size]
+
+    def _draw(self, id: int, logits: Logits) -> Sampled:
+        sequence = self._sequences[id]
+        if sequence.sampler is None:
+            raise EngineError("a sequence that is only kept draws no tokens")
+        before = logits.copy() if sequence.top_logprobs >= 0 else logits
+        if sequence.constraint is not None:
+            sequence.constraint.mask(logits)
+        token = sequence.sampler.draw(logits)
+        if sequence.top_logprobs < 0:
+            return Sampled(id, token)
+        chosen, top = probabilities(before, token, sequence.top_logprobs)
+        return Sampled(id, token, chosen, top)
+
+    def shift(self, id: int, keep: int, discard: int) -> None:
+        raise EngineError("this engine cannot move tokens")
+
+    def clear(self, id: int) -> None:
+        sequence = self._sequences[id]
+        sequence.stream.close()
+        sequence.stream, sequence.length = self._model.open(), 0
+
+    def remove(self, id: int) -> None:
+        self._sequences.pop(id).stream.close()
+
+    def embed(self, inputs: Sequence[Passage]) -> npt.NDArray[np.float32]:
+        raise EngineError("this engine gives no embeddings")
+
+    def keep(self, id: int) -> None:
+        sequence = self._sequences[id]
+        sequence.sampler = sequence.constraint = None
+
+    def copy(self, source: int, target: int, tokens: int) -> bool:
+        """The streams change places, so the source has nothing afterwards."""
+        given, taker = self._sequences[source], self._sequences[target]
+        if not isinstance(given.stream, Rewinds) or tokens > given.length:
+            return False
+        given.stream.rewind(tokens)
+        given.stream, taker.stream = taker.stream, given.stream
+        given.length, taker.length = 0, tokens
+        return True
+
+    def state_size(self, id: int) -> int:
+        return 0
+
+    def save(self, id: int) -> bytearray | None:
+        return None
+
+    def restore(self, id: int, state: bytearray) -> bool:
+        return False
+
+    def cut(self, id: int, tokens: int) -> None:
+        raise EngineError("this engine cannot cut a sequence that runs")
+
+    def close(self) -> None:
+        for id in list(self._sequences):
+            self.remove(id)
+        self._model.close()
