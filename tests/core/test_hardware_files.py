@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from corectl.hardware import cgroup, kernel, pci, processor, vulkan
+from corectl.hardware import cgroup, cores, kernel, pci, processor, ram, vulkan
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux tells")
 
@@ -91,8 +91,19 @@ def test_cards_are_found_by_maker_and_class(tmp_path: Path) -> None:
     assert (first.address, first.driver, first.render_node) == ("0000:00:01.0", "", "")
     assert (second.address, second.driver, second.render_node) == ("0000:03:00.0", "amdgpu", "renderD128")
     assert second.product == 0x744C
-    assert "modprobe amdgpu" in pci.without_driver(first, "amdgpu")[1]
+    device = pci.not_driven(first, "rocm", "AMD", "amdgpu", tmp_path)
+    assert (device.id, device.name, device.hidden) == ("0000:00:01.0", "AMD GPU 744c", False)
+    assert (device.unusable, "modprobe amdgpu" in device.remedy) == ("no driver has taken it", True)
     assert pci.cards(0x10DE, tmp_path) == [] == pci.cards(0x1002, tmp_path / "nowhere")
+
+
+@linux
+def test_a_card_of_a_virtual_machine_is_not_missed(tmp_path: Path) -> None:
+    write(tmp_path, card("0000:03:00.0", "0x10de", "0x030200"))
+    (tmp_path / "sys/bus/pci/devices/0000:03:00.0/driver").symlink_to("../../drivers/vfio-pci")
+    (found,) = pci.cards(0x10DE, tmp_path)
+    device = pci.not_driven(found, "cuda", "NVIDIA", "nvidia", tmp_path)
+    assert device.hidden and device.unusable == "the driver vfio-pci has it, which cannot compute"
 
 
 PRODUCTS = """# a list
@@ -178,3 +189,26 @@ def test_processors_of_macos(monkeypatch: pytest.MonkeyPatch) -> None:
     said = {"machdep.cpu.features": "SSE3 AVX1.0 FMA", "machdep.cpu.leaf7_features": "BMI2 AVX2"}
     found = processor.processor(Path("/intel"))
     assert found.extensions == ("sse3", "avx", "fma", "avx2", "bmi2")
+
+
+@linux
+def test_odd_files_about_cores_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "_ROOT", tmp_path)
+    plain = cores.usable_cores()
+    odd = {"sys/devices/cpu_core/cpus": "x,3-,-,0-99999999999,²," + "9" * 6000, "proc/self/cgroup": "0::/"}
+    write(tmp_path, {**odd, "sys/fs/cgroup/cpu.max": "many 100000"})
+    assert cores.usable_cores() == plain and cores.processor_quota() is None
+    write(tmp_path, {"sys/fs/cgroup/cpu.max": "50000 100000"})
+    assert cores.processor_quota() == 0.5 and cores.usable_cores() == 1
+
+
+@linux
+def test_odd_files_about_memory_are_none(tmp_path: Path) -> None:
+    plain = ram.machine_memory(tmp_path).total
+    write(
+        tmp_path,
+        {"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": "x", "sys/fs/cgroup/memory.stat": "a\nb c"},
+    )
+    assert ram.machine_memory(tmp_path).total == plain
+    write(tmp_path, {"sys/fs/cgroup/memory.max": "1000", "sys/fs/cgroup/memory.current": "much"})
+    assert ram.machine_memory(tmp_path).total == 1000

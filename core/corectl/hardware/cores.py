@@ -14,6 +14,7 @@ from corectl.hardware.cgroup import groups
 from corectl.hardware.kernel import number, read
 
 _ROOT = Path("/")
+_SHORT = 64
 _MOST_CPUS = 8192
 """More than any kernel is built for."""
 _FAST = 0.5
@@ -74,9 +75,9 @@ def _fast(cpus: set[int], root: Path) -> set[int]:
 
 
 def _quota_of(folder: Path) -> float | None:
-    quota, _, period = read(folder / "cpu.max").partition(" ")
+    quota, _, period = read(folder / "cpu.max", _SHORT).partition(" ")
     if not period:
-        quota, period = read(folder / "cpu.cfs_quota_us"), read(folder / "cpu.cfs_period_us")
+        quota, period = (read(folder / f"cpu.cfs_{name}_us", _SHORT) for name in ("quota", "period"))
     limited = quota.isdecimal() and period.isdecimal() and int(period) > 0
     return int(quota) / int(period) if limited else None
 
@@ -84,6 +85,6 @@ def _quota_of(folder: Path) -> float | None:
 def _parse_list(text: str) -> Iterator[int]:
     """The numbers in a list as the kernel writes it: `0-3,8`. What is no number is left out."""
     for part in text.split(","):
-        first, _, last = part.partition("-")
+        first, _, last = part[:20].partition("-")
         if first.isdecimal() and (last or first).isdecimal():
             yield from range(int(first), min(int(last or first), _MOST_CPUS) + 1)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from corectl.hardware.device import Device, DeviceKind
 from corectl.hardware.kernel import names, number, read
 
 _BUS = "sys/bus/pci/devices"
@@ -52,14 +53,31 @@ def cards(vendor: int, root: Path = Path("/")) -> list[PciCard]:
     return found
 
 
-def without_driver(card: PciCard, driver: str) -> tuple[str, str]:
-    """Why a card does not compute, and what to do, if another kernel module than `driver` has it, or none."""
-    if not card.driver:
-        return "no driver has taken it", f"install the driver, or load it: sudo modprobe {driver}"
-    return (
-        f"the driver {card.driver} has it, which cannot compute",
-        f"let the driver {driver} have it, or leave it to what uses {card.driver}",
+def not_driven(card: PciCard, kind: DeviceKind, maker: str, driver: str, root: Path = Path("/")) -> Device:
+    """The device for a card that no driver has, or another than `driver`, the one that could compute on it."""
+    if card.driver:
+        reason = f"the driver {card.driver} has it, which cannot compute"
+        remedy = f"let the driver {driver} have it instead"
+    else:
+        reason = "no driver has taken it"
+        remedy = f"install its driver, or load it: sudo modprobe {driver}"
+    return Device(
+        id=card.address,
+        kind=kind,
+        name=card_name(card, maker, root),
+        memory_total=0,
+        memory_free=0,
+        driver=card.driver,
+        unusable=reason,
+        remedy=remedy,
+        # Somebody has given it to a virtual machine.
+        hidden=card.driver.startswith("vfio"),
     )
+
+
+def card_name(card: PciCard, maker: str, root: Path = Path("/")) -> str:
+    """A card's maker and product, or its number where nothing tells the name."""
+    return f"{maker} {product_name(card.vendor, card.product, root) or f'GPU {card.product:04x}'}"
 
 
 def product_name(vendor: int, product: int, root: Path = Path("/")) -> str:
