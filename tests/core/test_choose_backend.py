@@ -11,6 +11,7 @@ import pytest
 from corectl.config import Settings
 from corectl.errors import NotSupported
 from corectl.hardware.device import Device
+from corectl.messages import LoadOptions
 from corectl.model.name import ModelName
 from corectl.runner.engine import Availability, Backend
 from corectl.scheduler.backends import Backends, Wanted, wanted_backend
@@ -158,3 +159,16 @@ def test_the_most_special_wish_counts(name: str, option: str | None, found: Want
     settings = Settings(backend="llamacpp", backends={"qwen*": "mlx", "*-onnx:*": "onnx"})
     assert wanted_backend(settings, ModelName.parse(name), option) == found
     assert wanted_backend(Settings(), ModelName.parse("llama"), None) == Wanted()
+
+
+def test_what_a_backend_cannot_honour_is_said() -> None:
+    class Plain(Offer, frozen=True):
+        def availability(self) -> Availability:
+            return Availability(ignores=("num_gpu", "use_mmap", "kv_cache_type"))
+
+    choice = Backends({"a": as_backend(Plain("a", ("gguf",)))}).choose(format="gguf")
+    settings = Settings(kv_cache_type="q8_0", sources={"kv_cache_type": "OLLAMA_KV_CACHE_TYPE"})
+    notices = choice.ignored(LoadOptions(num_gpu=0, num_thread=2), settings)
+    assert [notice.message.split(" ")[0] for notice in notices] == ["num_gpu", "kv_cache_type"]
+    assert {notice.code for notice in notices} == {"option_ignored"}
+    assert choice.ignored(LoadOptions(num_thread=2), Settings()) == ()

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 class Availability(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a backend can be used here. `reason` is empty if it can, else says why not and what to type.
 
-    `variant` names the way it computes (cpu, cuda, metal ...), `version` is the engine library's.
+    `variant` names the way it computes (cpu, cuda, metal ...), `version` is the engine library's. `ignores` are options
+    and settings, by name, that it cannot honour; a request that gives one is told so.
     """
 
     reason: str = ""
     variant: str = ""
     version: str = ""
+    ignores: tuple[str, ...] = ()
 
     @property
     def usable(self) -> bool:

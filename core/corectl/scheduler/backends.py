@@ -12,6 +12,7 @@ from corectl.config import Settings
 from corectl.errors import NotSupported
 from corectl.hardware.device import Device
 from corectl.hardware.eligible import KINDS
+from corectl.messages import LoadOptions, Notice
 from corectl.model.name import ModelName
 from corectl.runner.engine import Availability, Backend
 
@@ -27,11 +28,23 @@ NOBODY = Wanted()
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """A backend, the way it computes here (`cpu`, `cuda` ...), and why it was chosen, for people."""
+    """A backend, and why it was chosen, for people. `variant` and `ignores` are what it says of itself."""
 
     backend: Backend
     variant: str
     reason: str
+    ignores: tuple[str, ...] = ()
+
+    def ignored(self, options: LoadOptions, settings: Settings) -> tuple[Notice, ...]:
+        """A notice for each option that was given, and each setting that was changed, and has no effect here."""
+        given = [name for name in LoadOptions.__struct_fields__ if getattr(options, name) is not None]
+        given += [name for name in ("flash_attention", "kv_cache_type") if settings.source(name) != "default"]
+        message = f"the backend {self.backend.name} cannot do anything with it"
+        return tuple(
+            Notice(code="option_ignored", message=f"{name} has no effect: {message}")
+            for name in given
+            if name in self.ignores
+        )
 
 
 def wanted_backend(settings: Settings, name: ModelName, option: str | None) -> Wanted:
@@ -111,7 +124,8 @@ class Backends:
         return f"no installed backend loads {format!r} models; see 'corectl plugins'"
 
     def _choice(self, backend: Backend, reason: str) -> Choice:
-        return Choice(backend=backend, variant=self._availability[backend.name].variant, reason=reason)
+        says = self._availability[backend.name]
+        return Choice(backend=backend, variant=says.variant, reason=reason, ignores=says.ignores)
 
 
 def _availability(backend: Backend) -> Availability:

@@ -131,11 +131,11 @@ class Scheduler:
             slot = await granted
             current.queued = time.monotonic() - started
             current.load = 0.0 if slot is before and ready else min(current.queued, slot.load_seconds)
-            assert slot.runner is not None
+            assert slot.runner is not None and slot.choice is not None
             yield Lease(
                 runner=slot.runner,
                 load_ns=max(int(current.queued * 1e9), 1),
-                notices=slot.notices,
+                notices=slot.notices + slot.choice.ignored(options, self._settings),
                 trace=current,
             )
             current.outcome = "finished"
