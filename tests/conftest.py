@@ -16,6 +16,8 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["corectl.testing"]
+
 # Machines are busy: how long an example takes says nothing about the code.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")

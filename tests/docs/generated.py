@@ -16,6 +16,7 @@ from typing import Any
 from corectl import config, hookspecs
 from corectl.cli.root import run
 from tests.docs.blocks import PAGES
+from tests.kit.table import backends_table
 
 _SECTION = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -80,7 +81,7 @@ def make(what: str) -> str:
     kind, _, rest = what.partition(" ")
     if kind == "help":
         return help_text(rest)
-    return {"settings": settings_table, "hooks": hook_reference}[what]()
+    return {"settings": settings_table, "hooks": hook_reference, "backends": backends_table}[what]()
 
 
 def renewed(page: Path) -> str:
