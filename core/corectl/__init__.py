@@ -8,9 +8,11 @@ import pluggy
 __version__ = "0.1.0"
 
 API_VERSION = 1
-"""The plugin contract's version. A plugin module says `corectl_api = 1`; another number keeps it out."""
+"""The plugin contract's version. A plugin module says `corectl_api = 1`; a higher number keeps it out."""
+OLDEST_API_VERSION = 1
+"""The oldest contract that is still accepted. A plugin between the two works, with a warning."""
 
 hookspec = pluggy.HookspecMarker("corectl")
 hookimpl = pluggy.HookimplMarker("corectl")
 
-__all__ = ["API_VERSION", "__version__", "hookimpl", "hookspec"]
+__all__ = ["API_VERSION", "OLDEST_API_VERSION", "__version__", "hookimpl", "hookspec"]

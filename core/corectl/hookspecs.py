@@ -8,12 +8,14 @@ There are two kinds of hook, never mixed:
 
 - *Provider* hooks return a list of small descriptors. They are called once, when the plugins are loaded, in the
   server process, in the runner process and in `corectl plugins`; so they must be cheap: import an engine inside the
-  descriptor's methods, not at the top of the module. Names must be unique; when two plugins offer one name, both are
-  reported and the later one (by plugin name) is left out. A provider that raises is marked broken and left out.
-- *Event* hooks are called in the server's event loop when something has happened, and must return at once. Their
-  results are ignored; one that raises is logged, and nothing else happens.
+  descriptor's methods, not at the top of the module. Names must be unique; when two plugins offer one name, the later
+  one (built-in plugins come first, then the order is that of their names) is broken and left out. So is one whose module
+  or provider raises, or takes longer than 10 seconds.
+- *Event* hooks are told that something has happened in the server. Each plugin has a thread of its own for them, on
+  which they come in their order. Their results are ignored; one that raises is logged. While one takes longer than 10
+  seconds, its plugin misses other events, and the log says so.
 
-No hook is called per token.
+No hook is called per token. Everything here belongs to version 1 of the contract; a hook that is to go warns first.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING
 from corectl import hookspec
 
 if TYPE_CHECKING:
+    from corectl.cli.offered import CliCommand
     from corectl.config import Settings
     from corectl.hardware.device import HardwareProbe
     from corectl.model.formats import ModelFormat
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from corectl.runner.engine import Backend
     from corectl.scheduler.policy import SchedulerPolicy
     from corectl.scheduler.state import LoadedModel, RequestSummary
+    from corectl.search.provider import SearchProvider
     from corectl.server.frontend import Frontend
 
 
@@ -55,7 +59,8 @@ def corectl_registries() -> list[LocalRegistry]:
 
     A `LocalRegistry` has `name`, `list()` and `find(name)`; see `corectl.registry.base`. Called in the server process
     on a worker thread, at each listing and each look-up that the store does not answer, so answers should be cached.
-    An error is logged and counts as "offers nothing".
+    An error is logged and counts as "offers nothing"; so does a call that takes longer than 10 seconds, and the
+    registry is not asked again until it has returned.
     """
     raise NotImplementedError
 
@@ -66,7 +71,8 @@ def corectl_hardware_probes() -> list[HardwareProbe]:
 
     A `HardwareProbe` has `name` and `devices()`; see `corectl.hardware.device`. Called in the server process on a
     worker thread before each load. A device that cannot be used is reported with the reason in `unusable`; a probe
-    that raises is logged and reports nothing.
+    that raises is logged and reports nothing. So is one that takes longer than 10 seconds, and it is not asked again
+    until it has returned.
     """
     raise NotImplementedError
 
@@ -101,7 +107,8 @@ def corectl_frontends() -> list[Frontend]:
 
     A `Frontend` has `name` and `routers(services)`, which is called once in the server process while the application
     is built and returns Litestar routers. A frontend decodes requests into `corectl.messages`, encodes events into
-    replies, and does nothing else; see `corectl.server.frontend`.
+    replies, and does nothing else; see `corectl.server.frontend`. One that raises, that takes longer than 10 seconds, or
+    that wants a route which another one has, is left out; the routes of built-in plugins come first.
     """
     raise NotImplementedError
 
@@ -114,6 +121,29 @@ def corectl_scheduler_policies() -> list[SchedulerPolicy]:
     values: no input or output, no clock, no logging. The first two run in the server's event loop and must return at
     once; `place` runs on a worker thread, for a load once for each size that is tried, for a plan some dozen times.
     The setting `scheduler_policy` names the one in use. One that raises fails the request that was decided on.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def corectl_search_providers() -> list[SearchProvider]:
+    """Where to search the web.
+
+    A `SearchProvider` has `name` and `search(query, max_results)`, and may have `fetch(url)`; see
+    `corectl.search.provider`. Both are coroutines that run in the server's event loop. Frontends that search find them
+    in `services.plugins.search_providers`. Errors are `corectl.errors`.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def corectl_cli_commands() -> list[CliCommand]:
+    """Commands of the program `corectl`.
+
+    A `CliCommand` has `name`, `help` (one line) and `make()`, which returns a click command; see
+    `corectl.cli.offered`. `make` is called in the process of the command line, when somebody uses the command or asks
+    for its help. Plugins are loaded there only for names that are not commands of corectl itself, and for the list of
+    all commands; a plugin that offers such a name is broken.
     """
     raise NotImplementedError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from corectl.runner import protocol
 from corectl.runner.engine import ModelSpec, Placement
 from corectl.scheduler import loader as loading
 from tests.core.fake import Behaviour, write_distribution
+from tests.core.plugin_kit import Site
 from tests.core.stories import HandRunner, MakeStage, Stage
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +27,16 @@ def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_distribution(tmp_path / "site", "fake-engine", {"corectl": {"fake": "tests.core.fake"}})
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}{os.pathsep}{ROOT}")
     return tmp_path
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield Site(tmp_path)
+    for name in set(sys.modules) - before:
+        if name.startswith("site_"):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ corectl_api = 1
 BOS, EOS, FIRST = 0, 1, 2
 HANG = 600.0
 EVENTS: list[tuple[str, Any]] = []
-"""The events that the plugin has seen in this process."""
+"""The events that a `Recorder` has heard in this process."""
 
 
 class FakeTokenizer:
@@ -400,19 +400,20 @@ def corectl_hardware_probes() -> list[HardwareProbe]:
     return [FakeProbe()]
 
 
-@hookimpl
-def corectl_model_loaded(model: Any) -> None:
-    EVENTS.append(("loaded", model))
+class Recorder:
+    """A listener: it hears of an event when it happens, as a plugin's module would a moment later."""
 
+    @hookimpl
+    def corectl_model_loaded(self, model: Any) -> None:
+        EVENTS.append(("loaded", model))
 
-@hookimpl
-def corectl_model_unloaded(model: Any, reason: str) -> None:
-    EVENTS.append(("unloaded", reason))
+    @hookimpl
+    def corectl_model_unloaded(self, model: Any, reason: str) -> None:
+        EVENTS.append(("unloaded", reason))
 
-
-@hookimpl
-def corectl_request_finished(request: Any) -> None:
-    EVENTS.append(("finished", request))
+    @hookimpl
+    def corectl_request_finished(self, request: Any) -> None:
+        EVENTS.append(("finished", request))
 
 
 def write_distribution(

@@ -20,8 +20,6 @@ from corectl.runner.engine import (
     ModelSpec,
     Placement,
 )
-from corectl.scheduler.state import LoadedModel
-from tests.core import fake
 from tests.core.stories import HandRunner, Stage
 
 corectl_api = 1
@@ -108,8 +106,3 @@ def corectl_hardware_probes() -> list[HardwareProbe]:
 @hookimpl
 def corectl_backends() -> list[Backend]:
     return [SimulatedBackend()]
-
-
-@hookimpl
-def corectl_model_unloaded(model: LoadedModel, reason: str) -> None:
-    fake.EVENTS.append(("unloaded", reason))

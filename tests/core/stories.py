@@ -136,6 +136,7 @@ class Stage:
         ]
         host = PluginHost.load(Settings(), entry_points=points)
         host.policies.setdefault("default", self.policy)
+        host.listen(fake.Recorder())
         self.scheduler = Scheduler(Settings(**settings), host)
         # What the machine has is known from the start, so that a story's first request waits for nothing else.
         self.scheduler.machine.inventory.probe()

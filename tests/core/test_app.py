@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
+import threading
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -12,6 +14,7 @@ import pytest
 from litestar import Router, get, head, post
 from litestar.exceptions import PermissionDeniedException
 
+from corectl import deadline
 from corectl.config import Settings
 from corectl.errors import Busy, CorectlError, NotFound, TooLarge
 from corectl.plugins import PluginHost
@@ -56,6 +59,52 @@ class BrokenFrontend:
 
     def routers(self, services: Services) -> Sequence[Router]:
         raise OSError("no templates")
+
+
+class StuckFrontend:
+    name = "stuck"
+
+    def routers(self, services: Services) -> Sequence[Router]:
+        threading.Event().wait(60)
+        raise AssertionError
+
+
+class ExitingFrontend:
+    name = "exiting"
+
+    def routers(self, services: Services) -> Sequence[Router]:
+        sys.exit(1)
+
+
+class GreedyFrontend:
+    """Wants a route that is taken, and one that is not."""
+
+    name = "greedy"
+
+    def routers(self, services: Services) -> Sequence[Router]:
+        @get("/fine")
+        async def fine() -> str:
+            return "greedy"
+
+        return [Router("/greedy", route_handlers=[fine]), Router("/", route_handlers=[fine])]
+
+
+class LateFrontend:
+    name = "late"
+
+    def routers(self, services: Services) -> Sequence[Router]:
+        @get("/late")
+        async def late() -> str:
+            return "late"
+
+        return [Router("/", route_handlers=[late])]
+
+
+class WrongFrontend:
+    name = "wrong"
+
+    def routers(self, services: Services) -> Any:
+        return ["this is no router"]
 
 
 class FakeScheduler:
@@ -169,11 +218,26 @@ def test_bodies_are_limited(server: Server) -> None:
     assert status == 413 and b"max_body" in body
 
 
-def test_a_frontend_that_cannot_be_built_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (BrokenFrontend(), "OSError: no templates"),
+        (StuckFrontend(), "frontend stuck did not return within 0.2 seconds"),
+        (ExitingFrontend(), "RuntimeError: SystemExit: 1"),
+        (WrongFrontend(), "Unsupported value"),
+        (GreedyFrontend(), "already registered for path '/fine'"),
+    ],
+)
+def test_a_frontend_that_cannot_be_mounted_is_left_out_and_the_others_are_there(
+    bad: Any, why: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadline, "SECONDS", 0.2)
     with caplog.at_level(logging.ERROR):
-        server = Server(BrokenFrontend(), Frontend())
-    assert "frontend broken is left out" in caplog.text
-    assert server.ask("GET", "/fine")[0] == 200
+        server = Server(Frontend(), bad, LateFrontend())
+    assert f"frontend {bad.name} is left out" in caplog.text and why in caplog.text
+    assert server.ask("GET", "/fine")[::2] == (200, b"fine")
+    assert server.ask("GET", "/late")[::2] == (200, b"late")
+    assert server.ask("GET", "/greedy/fine")[0] == 404
 
 
 def test_a_life_from_start_to_end(server: Server) -> None:

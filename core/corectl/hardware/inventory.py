@@ -6,6 +6,9 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+import msgspec
+
+from corectl.deadline import Deadline, Overdue
 from corectl.hardware.device import Device, HardwareProbe
 from corectl.hardware.eligible import eligible
 
@@ -17,27 +20,40 @@ class Inventory:
 
     def __init__(self, probes: Mapping[str, HardwareProbe], library: str = "") -> None:
         self._probes = probes
+        self._deadlines = {name: Deadline(f"hardware probe {name}") for name in probes}
         self._library = library
         self._first: asyncio.Task[tuple[Device, ...]] | None = None
         self.devices: tuple[Device, ...] | None = None
         """As last reported; None before the first time."""
+        self.failures: dict[str, str] = {}
+        """Why probes reported nothing, by their names, when they were last asked."""
 
     def probe(self) -> tuple[Device, ...]:
-        """What is there now. For worker threads: a driver may take its time. A probe that raises reports nothing."""
+        """What is there now. For worker threads: a driver may take its time.
+
+        A probe that raises reports nothing, and neither does one that has not answered for too long.
+        """
         found: list[Device] = []
+        failures: dict[str, str] = {}
         for name, probe in sorted(self._probes.items()):
             try:
-                found += probe.devices()
-            except Exception:
+                reported = self._deadlines[name].call(probe.devices)
+                found += [msgspec.structs.replace(device, found_by=name) for device in reported]
+            except Overdue as exc:
+                failures[name] = str(exc)
+                if not exc.again:
+                    log.error("%s; until it does, its devices count as gone", exc)
+            except Exception as exc:
+                failures[name] = f"{type(exc).__name__}: {exc}"
                 log.exception("hardware probe %s failed", name)
         if self.devices is None:
             for device in found:
                 log.info(
                     "inference compute id=%s library=%s name=%s total=%d available=%d%s",
                     *(device.id, device.kind, device.name, device.memory_total, device.memory_free),
-                    f" unusable: {device.unusable}" if device.unusable else "",
+                    f" unusable: {device.unusable}; {device.remedy}" if device.unusable else "",
                 )
-        self.devices = tuple(found)
+        self.devices, self.failures = tuple(found), failures
         return self.devices
 
     async def refresh(self) -> tuple[Device, ...]:

@@ -14,8 +14,9 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from corectl import trace
+from corectl import flood, trace
 from corectl.errors import CorectlError, LoadFailed, RunnerDied, from_code
+from corectl.flood import Flood
 from corectl.messages import (
     Completion,
     Detokenize,
@@ -42,6 +43,9 @@ A = TypeVar("A", Rendered, Vectors, Scores, Tokens, Text)
 
 STOP_GRACE = 5.0
 """Seconds that a runner may take to end by itself before it is killed."""
+
+LOG_PAUSE = 0.001
+"""Seconds that a line of a process which writes too many costs that process."""
 
 LOG_GRACE = 1.0
 """Seconds that the last lines of a dead process's log are waited for."""
@@ -324,6 +328,7 @@ class Runner:
     async def _read_log(self) -> None:
         stream = self._process.stderr
         assert stream is not None
+        lines = Flood(f"runner {self.pid}")
         while True:
             try:
                 line = await stream.readline()
@@ -333,7 +338,15 @@ class Runner:
                 return
             text = line.decode("utf-8", "replace").rstrip()
             self._log.append(text[:500])
-            log.info("[%d] %s", self.pid, text)
+            if count := lines.left_out():
+                log.warning(flood.ENDS, count, lines.name)
+            if lines.admits() or log.isEnabledFor(logging.DEBUG):
+                log.info("[%d] %s", self.pid, text)
+                continue
+            if lines.begins:
+                log.warning(flood.BEGINS, lines.name, flood.LINES, flood.SECONDS)
+            # The pipe fills up, and whoever writes has to wait: reading all of it would keep this process busy.
+            await asyncio.sleep(LOG_PAUSE)
 
     def _open(self) -> EventStream:
         if self.ended.done() or self._transport.is_closing():

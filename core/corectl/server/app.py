@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
-from litestar import Litestar, Response
+from litestar import Litestar, Response, Router
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 
 from corectl import trace
 from corectl.errors import Busy, CorectlError, from_os_error
 from corectl.server.body import AnyRequest
+from corectl.server.mounting import mount
 from corectl.server.services import Services
 
 log = logging.getLogger(__name__)
 
 
 def build_app(services: Services) -> Litestar:
-    """The application without its guard. A frontend that fails to build is logged and left out."""
+    """The application without its guard. A frontend that cannot be mounted is logged and left out."""
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -30,27 +32,25 @@ def build_app(services: Services) -> Litestar:
         finally:
             services.plugins.emit("corectl_server_stopping")
             await services.scheduler.shutdown()
+            await asyncio.to_thread(services.plugins.close)
 
-    routers = []
-    for name, frontend in sorted(services.plugins.frontends.items()):
-        try:
-            routers += list(frontend.routers(services))
-        except Exception:
-            log.exception("frontend %s is left out", name)
-    return Litestar(
-        route_handlers=routers,
-        lifespan=[lifespan],
-        openapi_config=None,
-        logging_config=None,
-        exception_handlers={
-            NotFoundException: _not_found,
-            MethodNotAllowedException: _not_allowed,
-            HTTPException: _http_error,
-            CorectlError: error_reply,
-            OSError: _os_error,
-            Exception: _unexpected,
-        },
-    )
+    def make(routers: list[Router]) -> Litestar:
+        return Litestar(
+            route_handlers=routers,
+            lifespan=[lifespan],
+            openapi_config=None,
+            logging_config=None,
+            exception_handlers={
+                NotFoundException: _not_found,
+                MethodNotAllowedException: _not_allowed,
+                HTTPException: _http_error,
+                CorectlError: error_reply,
+                OSError: _os_error,
+                Exception: _unexpected,
+            },
+        )
+
+    return mount(services, make)
 
 
 def error_reply(request: AnyRequest, exc: CorectlError) -> Response[bytes]:

@@ -4,17 +4,62 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+from corectl import flood
+from corectl.flood import Flood
+from corectl.plugins.owner import plugin_of
+
+log = logging.getLogger(__name__)
+
+_CORE: Final = "corectl"
+_OTHERS: Final = "(others)"
+_MOST_SOURCES: Final = 500
+"""Packages that are told apart. Names of loggers are the plugins' choice."""
+
 
 def start_log(level: str, form: str) -> None:
-    """Sends the log of this process to stderr. `form` is `text` or `json`."""
+    """Sends the log of this process to stderr. `form` is `text` or `json`. At the level `debug` nothing is left out."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    if level != "debug":
+        handler.addFilter(FloodFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class FloodFilter(logging.Filter):
+    """Limits the lines of each package that is not the core, plugins and their libraries, and says what it left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sources: dict[str, Flood] = {}
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        package = record.name.partition(".")[0]
+        source, admitted, begins = None, True, False
+        with self._lock:
+            over = [(each.name, count) for each in self._sources.values() if (count := each.left_out())]
+            if package != _CORE:
+                source = self._source(package)
+                admitted, begins = source.admits(), source.begins
+        # What is logged here comes here again, as lines of the core.
+        for name, count in over:
+            log.warning(flood.ENDS, count, name)
+        if source is not None and begins:
+            if plugin := plugin_of(record.name):
+                source.name = f"plugin {plugin}"
+            log.warning(flood.BEGINS, source.name, flood.LINES, flood.SECONDS)
+        return admitted
+
+    def _source(self, package: str) -> Flood:
+        if package not in self._sources and len(self._sources) >= _MOST_SOURCES:
+            package = _OTHERS
+        return self._sources.setdefault(package, Flood(f"package {package}"))
 
 
 class TextFormatter(logging.Formatter):

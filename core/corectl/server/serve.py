@@ -18,6 +18,7 @@ import uvicorn
 from corectl import __version__, config
 from corectl.errors import CorectlError
 from corectl.plugins import PluginHost
+from corectl.plugins.forks import forks_refused
 from corectl.scheduler.scheduler import Scheduler
 from corectl.server.app import build_app
 from corectl.server.connections import UNREAD_SECONDS, connections
@@ -36,6 +37,11 @@ SHUTDOWN_GRACE = 5
 
 def serve(flags: dict[str, Any]) -> int:
     """Runs the server in the foreground; the exit status. `flags` are those given on the command line."""
+    with forks_refused():
+        return _serve(flags)
+
+
+def _serve(flags: dict[str, Any]) -> int:
     try:
         settings = config.load(flags)
         start_log(settings.log_level, settings.log_format)

@@ -1,0 +1,82 @@
+"""Calls that may not return."""
+
+from __future__ import annotations
+
+import threading
+from contextvars import ContextVar
+
+import pytest
+
+from corectl import deadline
+from corectl.deadline import Deadline, Overdue, described
+
+
+def test_it_returns_and_raises_what_the_function_does() -> None:
+    bounded = Deadline("it")
+    assert bounded.call(max, 1, 2) == 2
+    with pytest.raises(KeyError, match="x"):
+        bounded.call({"y": 1}.__getitem__, "x")
+    assert bounded.call(int, "ff", base=16) == 255
+
+
+def test_a_timeout_of_its_own_is_not_taken_for_ours() -> None:
+    def late() -> None:
+        raise TimeoutError("mine")
+
+    with pytest.raises(TimeoutError, match="mine"):
+        Deadline("it").call(late)
+
+
+@pytest.mark.parametrize("ends", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_what_would_end_the_process_is_an_ordinary_error(ends: BaseException) -> None:
+    def end() -> None:
+        raise ends
+
+    with pytest.raises(RuntimeError, match=type(ends).__name__):
+        Deadline("it").call(end)
+
+
+def test_it_sees_the_callers_context() -> None:
+    variable: ContextVar[int] = ContextVar("variable")
+    variable.set(7)
+    assert Deadline("it").call(variable.get) == 7
+
+
+def test_what_hangs_is_named_and_not_asked_again_until_it_has_returned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(deadline, "SECONDS", 0.05)
+    bounded, go_on, calls = Deadline("the thing"), threading.Event(), []
+
+    def hang() -> None:
+        calls.append(threading.current_thread())
+        go_on.wait(60)
+
+    with pytest.raises(Overdue, match=r"the thing did not return within 0\.05 seconds") as first:
+        bounded.call(hang)
+    for _ in range(3):
+        with pytest.raises(Overdue, match="still not returned") as later:
+            bounded.call(hang)
+        assert later.value.again
+    assert not first.value.again and len(calls) == 1 and calls[0].daemon
+    go_on.set()
+    calls[0].join(60)
+    assert bounded.call(str) == ""
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("exc", "text"),
+    [
+        (ValueError(), "ValueError"),
+        (ValueError("a\nb"), "ValueError: a b"),
+        (Mute(), "Mute"),
+        (ValueError("x" * 10_000), f"ValueError: {'x' * 500}"),
+    ],
+)
+def test_an_exception_in_one_line(exc: Exception, text: str) -> None:
+    assert described(exc) == text
