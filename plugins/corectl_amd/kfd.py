@@ -1,0 +1,58 @@
+"""The nodes of KFD, the part of Linux's driver amdgpu through which ROCm computes: CPUs and GPUs in one list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from corectl.hardware.kernel import fields, names
+
+NODES = "sys/class/kfd/kfd/topology/nodes"
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """One GPU.
+
+    `index` counts GPUs, as ROCm's lists of visible devices do; `number` counts CPUs as well. `target` are the three
+    numbers of its gfx target, `unique` is the one behind `GPU-` in its UUID (0: it has none), `address` its place on
+    the PCI bus and `render_node` the file in `/dev/dri` through which it computes. With `cpu_cores` it is part of a
+    processor.
+    """
+
+    index: int
+    number: int
+    target: tuple[int, int, int]
+    unique: int
+    address: str
+    product: int
+    render_node: str
+    cpu_cores: int
+
+
+def gpu_nodes(root: Path) -> list[Node]:
+    """All GPUs that this process may see, in ROCm's order."""
+    found: list[Node] = []
+    folders = sorted(int(name) for name in names(root / NODES) if name.isascii() and name.isdigit())
+    readable = [said for folder in folders if (said := fields(root / NODES / str(folder) / "properties"))]
+    # ROCm numbers the nodes that it may read, and leaves out those of others' containers.
+    for number, said in enumerate(readable):
+        version = said.get("gfx_target_version", 0)
+        if not said.get("simd_count") or not version:
+            continue
+        location = said.get("location_id", 0)
+        found.append(
+            Node(
+                index=len(found),
+                number=number,
+                target=(version // 10000, version // 100 % 100, version % 100),
+                unique=said.get("unique_id", 0),
+                address=(
+                    f"{said.get('domain', 0):04x}:{location >> 8 & 0xFF:02x}:{location >> 3 & 0x1F:02x}.{location & 7}"
+                ),
+                product=said.get("device_id", 0),
+                render_node=f"renderD{said['drm_render_minor']}" if said.get("drm_render_minor") else "",
+                cpu_cores=said.get("cpu_cores_count", 0),
+            )
+        )
+    return found
