@@ -8,7 +8,7 @@ import pytest
 
 from corectl.errors import BadRequest
 from corectl.hardware.device import Device
-from corectl.hardware.eligible import eligible
+from corectl.hardware.eligible import eligible, judge
 from corectl.hardware.inventory import Inventory
 
 
@@ -49,6 +49,46 @@ def test_the_operators_choice_is_no_surprise() -> None:
     assert eligible([CPU, RED], library="cuda").reasons == ("no cuda device was found",)
 
 
+def test_a_device_is_used_in_the_way_of_the_backend() -> None:
+    """What keeps it from its own way says nothing about others."""
+    old = device("old", "rocm", also=("vulkan",), unusable="ROCm does not know it", remedy="use Vulkan")
+    (used,) = eligible([old], variant="vulkan").devices
+    assert (used.id, used.kind, used.unusable, used.ways) == ("old", "vulkan", "", ("vulkan", "vulkan"))
+    assert eligible([old], library="vulkan").devices == (used,)
+    assert eligible([old], variant="hip").reasons == ("OLD (old): ROCm does not know it",)
+    assert old.ways == ("vulkan",) and device("r", "rocm", also=("vulkan",)).ways == ("rocm", "vulkan")
+    both = device("r", "rocm", also=("vulkan",))
+    assert [used.kind for used in eligible([both], variant="hip").devices] == ["rocm"]
+    assert "computes on hip, not on vulkan" in eligible([both], variant="hip", library="vulkan").reasons[0]
+
+
+def test_a_gpu_without_memory_of_its_own_gives_way_to_others() -> None:
+    small = device("small", "rocm", integrated=True)
+    assert eligible([CPU, small]).accelerators == (small,)
+    assert eligible([CPU, small, RED]).accelerators == (RED,)
+    assert eligible([CPU, small, A], variant="hip").accelerators == (small,)
+
+
+def test_what_nobody_misses_is_no_reason() -> None:
+    hidden = device("h", unusable="hidden", hidden=True)
+    small = device("small", "vulkan", integrated=True)
+    assert eligible([CPU, hidden, small], variant="cpu").reasons == ()
+    apple = device("apple", "metal", integrated=True)
+    assert len(eligible([CPU, apple], variant="cpu").reasons) == 1
+
+
+def test_a_verdict_on_each_device() -> None:
+    found = judge([CPU, A, BROKEN, RED], variant="cuda")
+    assert [(verdict.device.id, bool(verdict.reason)) for verdict in found] == [
+        ("cpu", False),
+        ("a", False),
+        ("x", True),
+        ("r", True),
+    ]
+    assert found[3].remedy == "install a build of the backend for rocm"
+    assert judge([A], library="rocm")[0].remedy == "leave out OLLAMA_LLM_LIBRARY"
+
+
 def test_one_accelerator_by_its_index() -> None:
     assert eligible([CPU, A, BROKEN, B], main_gpu=1).devices == (CPU, B)
     assert eligible([CPU], main_gpu=7).devices == (CPU,)
@@ -79,9 +119,18 @@ def test_the_inventory_asks_all_probes_and_survives_one_that_raises(
     first, second, broken = Probe(CPU), Probe(A, BROKEN, RED), Probe()
     inventory = Inventory({"1": first, "2": second, "0": broken}, library="cuda")
     assert inventory.devices is None and inventory.cores == 1
-    assert inventory.probe() == inventory.devices == (CPU, A, BROKEN, RED)
+    reported = inventory.probe()
+    assert reported == inventory.devices
+    assert [(device.id, device.found_by) for device in reported] == [
+        ("cpu", "1"),
+        ("a", "2"),
+        ("x", "2"),
+        ("r", "2"),
+    ]
     assert "hardware probe 0 failed" in caplog.text
-    assert inventory.accelerators() == (A,) and inventory.accelerators("cpu") == ()
+    assert inventory.failures == {"0": "OSError: no driver"}
+    assert [device.id for device in inventory.accelerators()] == ["a"]
+    assert inventory.accelerators("cpu") == ()
     assert inventory.cores == 6
 
 
@@ -89,7 +138,8 @@ def test_those_who_come_first_share_one_question() -> None:
     async def story() -> None:
         probe = Probe(CPU)
         inventory = Inventory({"probe": probe})
-        assert await asyncio.gather(*(inventory.known() for _ in range(5))) == [(CPU,)] * 5
+        known = await asyncio.gather(*(inventory.known() for _ in range(5)))
+        assert known == [inventory.devices] * 5
         await inventory.known()
         assert probe.asked == 1
         await inventory.refresh()
