@@ -9,14 +9,13 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 
 from corectl.config import Settings
 from corectl.plugins import PluginHost
 from corectl.runner.engine import Backend, Engine, ModelSpec, Placement
-from corectl.testing.plugins import plugin_of
 
 SECONDS = 300
 """After so long a check has failed."""
@@ -25,7 +24,7 @@ _TAIL = 4000
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """What a check in a child process is about. The backend is found as a runner finds it: by its plugin's name."""
+    """A backend and a model. The backend is found as a runner finds it: by its plugin's name."""
 
     plugin: str
     name: str
@@ -44,23 +43,20 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 class _Task(msgspec.Struct, kw_only=True):
     module: str
     function: str
-    subject: Subject
     arguments: dict[str, Any]
-    result: Path
+    result: str
 
 
-def in_child(
-    check: Callable[..., Any], backend: str, model: ModelSpec, placement: Placement, **how: Any
-) -> Any:
-    """Calls `check(subject, **how)`, a function of a module, in a new process, and returns what it returns.
+def in_child(check: Callable[..., Any], **arguments: Any) -> Any:
+    """Calls `check(**arguments)`, a function of a module, in a new process, and returns what it returns.
 
-    Arguments and result are JSON values. Fails as the check does, and if the process crashes.
+    Arguments go there as JSON, and become what the function's annotations say; the result is a JSON value. Fails as
+    the check does, and if the process crashes.
     """
-    subject = Subject(plugin=plugin_of(backend), name=backend, model=model, placement=placement)
     with tempfile.TemporaryDirectory(prefix="corectl-") as folder:
         result = Path(folder, "result")
         task = _Task(
-            module=check.__module__, function=check.__name__, subject=subject, arguments=how, result=result
+            module=check.__module__, function=check.__name__, arguments=arguments, result=str(result)
         )
         ended = subprocess.run(
             [sys.executable, "-c", f"import sys; from {__name__} import main; sys.exit(main())"],
@@ -85,12 +81,17 @@ def _from_text(kind: type, text: Any) -> Any:
 
 def main() -> int:
     """In the child: reads its task from standard input. The exit status is 1 if the check has failed."""
-    task = msgspec.json.decode(sys.stdin.buffer.read(), type=_Task, dec_hook=_from_text)
+    task = msgspec.json.decode(sys.stdin.buffer.read(), type=_Task)
     check = getattr(importlib.import_module(task.module), task.function)
+    kinds = get_type_hints(check)
+    arguments = {
+        name: msgspec.convert(value, kinds[name], dec_hook=_from_text)
+        for name, value in task.arguments.items()
+    }
     try:
-        found = check(task.subject, **task.arguments)
+        found = check(**arguments)
     except Exception:
         traceback.print_exc()
         return 1
-    task.result.write_bytes(msgspec.json.encode(found))
+    Path(task.result).write_bytes(msgspec.json.encode(found))
     return 0

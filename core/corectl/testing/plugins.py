@@ -14,12 +14,24 @@ def installed() -> PluginHost:
     return PluginHost.load(Settings())
 
 
-def plugin_of(backend: str) -> str:
-    """The plugin that offers a backend. Fails if there is none: a runner would not find it either."""
+def plugin_of(hook: str, name: str) -> str:
+    """The plugin that offers something through a provider hook. Fails if there is none: the server has none either."""
     host = installed()
     broken = [f"{info.name}: {info.reason}" for info in host.plugins if info.state == "broken"]
-    assert backend in host.backends, (
-        f"no installed plugin offers the backend {backend!r}; install the project with its entry point first, "
-        f"for example with: pip install -e . (broken plugins: {'; '.join(broken) or 'none'})"
-    )
-    return host.plugin_of("corectl_backends", backend)
+    try:
+        return host.plugin_of(hook, name)
+    except KeyError:
+        raise AssertionError(
+            f"no installed plugin offers {name!r} through {hook}; install the project with its entry point first, "
+            f"for example with: pip install -e . (broken plugins: {'; '.join(broken) or 'none'})"
+        ) from None
+
+
+def modules_of(plugin: str, names: list[str]) -> list[str]:
+    """In a child: loads one plugin, as each process of corectl does. Returns which of the modules that has imported."""
+    import sys
+
+    before = set(sys.modules)
+    host = PluginHost.load(Settings(), only=[plugin])
+    assert [info.state for info in host.plugins] == ["active"], [info.reason for info in host.plugins]
+    return sorted(set(names) & (set(sys.modules) - before))

@@ -62,7 +62,10 @@ class Served:
 
     def __init__(self, backend: str, model: ModelSpec, placement: Placement) -> None:
         self._load = protocol.Load(
-            plugins=(plugin_of(backend),), backend=backend, model=model, placement=placement
+            plugins=(plugin_of("corectl_backends", backend),),
+            backend=backend,
+            model=model,
+            placement=placement,
         )
         self._loop = asyncio.Runner()
         self._runners: list[Runner] = []

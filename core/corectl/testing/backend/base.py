@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pytest
 
 from corectl.messages import SamplingOptions
 from corectl.runner.engine import Backend, Engine, ModelSpec, Placement, Sampled
+from corectl.testing.child import Subject, in_child
 from corectl.testing.drive import GREEDY, PIECE, Comparison, draw
+from corectl.testing.plugins import plugin_of
 from corectl.testing.suite import Suite
 
 TEXT = "The quick brown fox jumps over the lazy dog near the river. " * 12
@@ -72,7 +75,25 @@ class BackendChecks(Suite):
 
     def details(self) -> str:
         found = self.backend().availability()
-        return f"{found.version}, {found.variant}" if found.usable else ""
+        ignores = f"; ignores {', '.join(found.ignores)}, and says so" if found.ignores else ""
+        return f"{found.version}, {found.variant}{ignores}" if found.usable else ""
+
+    def in_child(
+        self,
+        check: Callable[..., Any],
+        model: ModelSpec,
+        placement: Placement | None = None,
+        **arguments: Any,
+    ) -> Any:
+        """Calls `check(subject, **arguments)` with a `Subject` in a process of its own; see `child.in_child`."""
+        name = self.subject()
+        subject = Subject(
+            plugin=plugin_of("corectl_backends", name),
+            name=name,
+            model=model,
+            placement=placement or self.placement,
+        )
+        return in_child(check, subject=subject, **arguments)
 
     @property
     def top(self) -> int:

@@ -12,11 +12,13 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from corectl.config import Settings
 from corectl.errors import BadModelFile, LoadFailed
+from corectl.messages import LoadOptions, SamplingOptions
 from corectl.runner.engine import CacheShape, Engine, MemoryUse, ModelSpec, Placement
 from corectl.scheduler.fit import memory_use
 from corectl.testing.backend.base import TEXT, BackendChecks
-from corectl.testing.child import Subject, in_child
+from corectl.testing.child import Subject
 from corectl.testing.drive import draw
 
 SECONDS = 2.0
@@ -121,13 +123,18 @@ class DescriptorChecks(BackendChecks):
         assert backend.name and backend.formats, "a backend has a name and formats"
         assert corectl_model.format in backend.formats
         names = list(self.engine_modules)
-        early = in_child(describe, backend.name, corectl_model, self.placement, engine_modules=names)
+        early = self.in_child(describe, corectl_model, engine_modules=names)
         assert early == [], f"{early} are imported before a load"
         found = backend.availability()
-        assert found.usable == (not found.reason)
+        options = {
+            *SamplingOptions.__struct_fields__,
+            *LoadOptions.__struct_fields__,
+            *Settings.__struct_fields__,
+        }
+        assert set(found.ignores) <= options, f"ignores {set(found.ignores) - options}, which are no options"
         if found.usable:
             assert found.version and found.variant, "availability() says neither version nor variant"
-            late = in_child(import_engine, backend.name, corectl_model, self.placement, engine_modules=names)
+            late = self.in_child(import_engine, corectl_model, engine_modules=names)
             assert late == [], f"engine_modules names {late}, which a load does not import"
 
     def test_memory_estimate(self, corectl_model: ModelSpec, corectl_engine: Engine) -> None:
@@ -159,11 +166,11 @@ class DescriptorChecks(BackendChecks):
 
     def test_load_failures(self, corectl_model: ModelSpec, corectl_usable: None, tmp_path: Path) -> None:
         """A file that is missing, cut short or no model at all is refused with its name, and ends no process."""
-        in_child(load_damaged, self.subject(), corectl_model, self.placement, folder=str(tmp_path))
+        self.in_child(load_damaged, corectl_model, folder=str(tmp_path))
 
     def test_load_and_unload(self, corectl_model: ModelSpec, corectl_usable: None) -> None:
         """A model that is closed gives back memory, files and threads."""
-        rounds = in_child(load_again_and_again, self.subject(), corectl_model, self.placement)
+        rounds = self.in_child(load_again_and_again, corectl_model)
         # The first ones fill pools and caches that stay.
         (memory, files, threads, size), last = rounds[1], rounds[-1]
         assert last[0] - memory <= ROOM + size, f"memory grew from {memory} to {last[0]} bytes: {rounds}"

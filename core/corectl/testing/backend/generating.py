@@ -17,6 +17,7 @@ from corectl.testing.drive import Sequences, draw, tokens_of
 from corectl.testing.suite import optional
 
 HOT = SamplingOptions(temperature=1.5, top_k=100, top_p=1.0, seed=1)
+PENALTIES = ("presence_penalty", "frequency_penalty", "repeat_penalty")
 LARGE = 1000.0
 """A penalty that no likelihood outweighs."""
 
@@ -60,9 +61,9 @@ def _with(sampling: SamplingOptions = HOT, **changes: float) -> SamplingOptions:
     return SamplingOptions(**(values | changes))
 
 
-def _refuses_penalties(suite: BackendChecks, corectl_engine: Engine) -> None:
-    with pytest.raises(CorectlError), Sequences(corectl_engine) as sequences:
-        sequences.begin(suite.texts(corectl_engine)[0], SamplingOptions(presence_penalty=LARGE))
+def _says_that_it_ignores_penalties(suite: BackendChecks, corectl_engine: Engine) -> None:
+    ignored = set(PENALTIES) & set(suite.backend().availability().ignores)
+    assert ignored == set(PENALTIES), "availability().ignores does not have them all"
 
 
 def _refuses_logprobs(suite: BackendChecks, corectl_engine: Engine) -> None:
@@ -102,17 +103,26 @@ class GenerationChecks(BackendChecks):
         assert len({drawn(-1) for _ in range(3)}) > 1, "without a seed the tokens are always the same"
 
     def test_sampling_options(self, corectl_engine: Engine) -> None:
-        """`temperature`, `top_k`, `top_p` and `min_p` do what they are for."""
+        """`temperature`, `top_k`, `top_p`, `min_p` and `typical_p` do what they are for, unless `ignores` has them."""
         prompt = self.texts(corectl_engine)[1]
         likeliest = tokens_of(self.draw(corectl_engine, prompt, 8))
         assert tokens_of(self.draw(corectl_engine, prompt, 8, HOT)) != likeliest, (
             "temperature changes nothing"
         )
-        for only in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}, {"temperature": 0.0}):
-            found = tokens_of(self.draw(corectl_engine, prompt, 8, _with(**only)))
-            assert found == likeliest, f"with {only} the likeliest token is not the only one"
+        ignored = self.backend().availability().ignores
+        for name, value in {"temperature": 0.0, "top_k": 1, "top_p": 1e-6, "min_p": 1.0}.items():
+            if name not in ignored:
+                found = tokens_of(self.draw(corectl_engine, prompt, 8, _with(**{name: value})))
+                assert found == likeliest, f"with {name} {value} the likeliest token is not the only one"
+        if "typical_p" not in ignored:
+            # One token is the most typical, whatever is drawn.
+            runs = [
+                tokens_of(self.draw(corectl_engine, prompt, 8, _with(typical_p=1e-6, seed=seed)))
+                for seed in (1, 2)
+            ]
+            assert runs[0] == runs[1], "typical_p leaves more than the most typical token"
 
-    @optional(_refuses_penalties)
+    @optional(_says_that_it_ignores_penalties)
     def test_penalties(self, corectl_engine: Engine) -> None:
         """`presence_penalty`, `frequency_penalty` and `repeat_penalty` keep tokens of prompt and output away."""
         prompt = self.texts(corectl_engine)[0]

@@ -11,7 +11,7 @@ from corectl.errors import CorectlError
 from corectl.runner.abilities import SequenceMemory
 from corectl.runner.engine import Engine, ModelSpec, Work
 from corectl.testing.backend.base import TEXT, BackendChecks
-from corectl.testing.child import Subject, in_child
+from corectl.testing.child import Subject
 from corectl.testing.drive import Sequences, draw, tokens_of
 
 
@@ -111,13 +111,13 @@ def full_memory(subject: Subject) -> None:
 class RefusalChecks(BackendChecks):
     def test_too_many_sequences(self, corectl_model: ModelSpec, corectl_usable: None) -> None:
         """A sequence more than there is room for is refused, and harms no other."""
-        in_child(too_many_sequences, self.subject(), corectl_model, self.placement)
+        self.in_child(too_many_sequences, corectl_model)
 
     def test_invalid_work(self, corectl_model: ModelSpec, corectl_usable: None) -> None:
         """Tokens outside of the vocabulary, gaps, and steps that are empty or too large are refused, with no crash."""
-        in_child(invalid_work, self.subject(), corectl_model, self.placement)
+        self.in_child(invalid_work, corectl_model)
 
     def test_full_memory(self, corectl_model: ModelSpec, corectl_usable: None) -> None:
         """Tokens beyond the cells that there are are refused, and what was there before can go on."""
         small = msgspec.structs.replace(self.placement, cells=self.placement.num_ctx)
-        in_child(full_memory, self.subject(), corectl_model, small)
+        self.in_child(full_memory, corectl_model, small)

@@ -16,7 +16,7 @@ from corectl.runner.loop import BatchLoop
 from corectl.runner.vision import ImageSpan, Picture, Vision, vision_of
 from corectl.testing.backend.base import BackendChecks
 from corectl.testing.backend.refusing import refused
-from corectl.testing.child import Subject, in_child
+from corectl.testing.child import Subject
 from corectl.testing.suite import optional
 
 PASSAGES = ("hello world", "good bye", "the sky is blue", "a")
@@ -108,7 +108,7 @@ class VectorChecks(BackendChecks):
         assert np.all(size > 0) and np.all(np.isfinite(alone))
         assert np.all(np.linalg.norm(together - alone, axis=1) <= 1e-2 * size)
         assert all(np.linalg.norm(alone[0] - other) > 1e-3 * size[0] for other in alone[1:])
-        in_child(invalid_inputs, self.subject(), model, self.embedder_placement)
+        self.in_child(invalid_inputs, model, self.embedder_placement)
 
     @optional(_gives_no_scores)
     def test_reranking(self, corectl_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> None:
