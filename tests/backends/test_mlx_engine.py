@@ -1,0 +1,375 @@
+"""The MLX backend on the first two layers of SmolLM2: batches, prompts in parts, what moves on, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from corectl.errors import BadModelFile, EngineError, LoadFailed
+from corectl.messages import SamplingOptions
+from corectl.model.files import ModelFiles
+from corectl.runner.abilities import SequenceMemory
+from corectl.runner.engine import (
+    CacheShape,
+    Engine,
+    MemoryUse,
+    ModelSpec,
+    Placement,
+    Sampled,
+    SequenceSpec,
+    Work,
+)
+from corectl_mlx.backend import MlxBackend
+from tests.forms import Forms
+
+pytest.importorskip("mlx_lm")
+
+GREEDY = SamplingOptions(temperature=0)
+PROMPTS = (
+    "The capital of France is",
+    "Once upon a time there was a",
+    "def fib(n):\n    return",
+    "1, 2, 3, 4, 5, 6,",
+)
+TINY = {
+    "model_type": "llama",
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "vocab_size": 32,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": True,
+    "torch_dtype": "float32",
+}
+
+
+def spec_of(folder: Path) -> ModelSpec:
+    named = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
+    return ModelSpec(format="safetensors", weights=folder / "model.safetensors", named=named)
+
+
+def load(folder: Path, **changes: Any) -> Engine:
+    values = Placement(num_ctx=256, cells=1024, num_batch=128, max_sequences=4, num_thread=1)
+    return MlxBackend().load(spec_of(folder), msgspec.structs.replace(values, **changes), lambda part: None)
+
+
+@pytest.fixture(scope="module")
+def engine(forms: Forms) -> Iterator[Engine]:
+    loaded = load(forms.safetensors(2))
+    yield loaded
+    loaded.close()
+
+
+class Driver:
+    """Drives one engine by hand: sequences by id, with what they have said."""
+
+    def __init__(self, engine: Engine, sampling: SamplingOptions = GREEDY) -> None:
+        self.engine, self.sampling = engine, sampling
+        self.said: dict[int, list[Sampled]] = {}
+        self._tokens: dict[int, list[int]] = {}
+        self._done: dict[int, int] = {}
+
+    def add(self, id: int, text: str, **changes: Any) -> list[int]:
+        tokens = self.engine.tokenizer.encode(text)
+        self.engine.add(SequenceSpec(id=id, prompt=tuple(tokens), sampling=self.sampling, **changes))
+        self.said[id], self._tokens[id], self._done[id] = [], list(tokens), 0
+        return tokens
+
+    def begin_at(self, id: int, done: int) -> None:
+        self._done[id] = done
+
+    def step(self, *ids: int, chunk: int = 1000, sample: bool = True) -> None:
+        """One step for these sequences, of at most `chunk` tokens each."""
+        work = []
+        for id in ids:
+            start = self._done[id]
+            tokens = self._tokens[id][start : start + chunk]
+            last = start + len(tokens) == len(self._tokens[id])
+            work.append(Work(id, tokens, start, sample and last))
+            self._done[id] += len(tokens)
+        for item in self.engine.step(work):
+            self.said[item.id].append(item)
+            self._tokens[item.id].append(item.token)
+
+    def tokens(self, id: int) -> list[int]:
+        return [item.token for item in self.said[id]]
+
+    def remove(self, *ids: int) -> None:
+        for id in ids:
+            self.engine.remove(id)
+
+
+def alone(engine: Engine, text: str, count: int = 8, chunk: int = 1000, **changes: Any) -> list[Sampled]:
+    driver = Driver(engine)
+    driver.add(99, text, **changes)
+    while len(driver.said[99]) < count:
+        driver.step(99, chunk=chunk)
+    driver.remove(99)
+    return driver.said[99]
+
+
+def tokens_of(items: Sequence[Sampled]) -> list[int]:
+    return [item.token for item in items]
+
+
+def test_it_says_what_it_is_without_loading_anything() -> None:
+    says = MlxBackend().availability()
+    assert says.usable and says.variant in ("cpu", "metal") and says.version
+    assert {"num_gpu", "num_thread", "kv_cache_type"} <= set(says.ignores)
+
+
+def test_memory_is_estimated_and_measured_alike(forms: Forms, engine: Engine) -> None:
+    estimate = MlxBackend().estimate(
+        spec_of(forms.safetensors(2)), CacheShape(num_batch=128, max_sequences=4)
+    )
+    (layer,) = estimate.layers
+    (use,) = engine.info.measured
+    assert isinstance(use, MemoryUse)
+    assert use.weights == pytest.approx(layer.weights, rel=0.02)
+    assert use.cache == layer.cell * 1024
+
+
+def test_sequences_together_say_what_each_says_alone(engine: Engine) -> None:
+    expected = [tokens_of(alone(engine, text)) for text in PROMPTS]
+    driver = Driver(engine)
+    for id, text in enumerate(PROMPTS):
+        driver.add(id, text)
+    # They come one by one, and leave one by one.
+    driver.step(0)
+    driver.step(0, 1)
+    driver.step(0, 1, 2)
+    for _ in range(8):
+        driver.step(*(id for id in range(4) if len(driver.said[id]) < 8))
+    while len(driver.said[3]) < 8:
+        driver.step(3)
+    assert [driver.tokens(id)[:8] for id in range(4)] == expected
+    driver.remove(0, 1, 2, 3)
+
+
+def test_one_that_pauses_goes_on_where_it_was(engine: Engine) -> None:
+    expected = tokens_of(alone(engine, PROMPTS[0]))
+    driver = Driver(engine)
+    for id in (0, 1):
+        driver.add(id, PROMPTS[id])
+    driver.step(0, 1)
+    driver.step(0, 1)
+    for _ in range(3):
+        driver.step(1)
+    for _ in range(6):
+        driver.step(0, 1)
+    assert driver.tokens(0) == expected
+    driver.remove(0, 1)
+
+
+def test_prompts_in_parts_beside_one_that_generates(engine: Engine) -> None:
+    expected = tokens_of(alone(engine, PROMPTS[1]))
+    assert tokens_of(alone(engine, PROMPTS[1], chunk=2)) == expected
+    driver = Driver(engine)
+    driver.add(0, PROMPTS[0])
+    driver.step(0)
+    driver.add(1, PROMPTS[1])
+    while len(driver.said[1]) < 8:
+        driver.step(0, 1, chunk=3)
+    assert driver.tokens(1) == expected
+    driver.remove(0, 1)
+
+
+def test_what_was_computed_moves_on(engine: Engine) -> None:
+    assert isinstance(engine, SequenceMemory) and not engine.can_cut
+    expected = tokens_of(alone(engine, PROMPTS[0] + " the city of"))
+    driver = Driver(engine)
+    first = driver.add(0, PROMPTS[0])
+    driver.step(0)
+    driver.step(0)
+    engine.keep(0)
+    driver.add(1, PROMPTS[0] + " the city of")
+    assert engine.copy(0, 1, len(first))
+    engine.remove(0)
+    driver.begin_at(1, len(first))
+    for _ in range(8):
+        driver.step(1)
+    assert driver.tokens(1) == expected
+    assert not engine.copy(1, 1, 10_000)
+    driver.remove(1)
+
+
+def test_a_saved_state_is_the_sequence(engine: Engine) -> None:
+    assert isinstance(engine, SequenceMemory)
+    expected = tokens_of(alone(engine, PROMPTS[1]))
+    driver = Driver(engine)
+    driver.add(0, PROMPTS[1])
+    driver.add(2, PROMPTS[2])
+    driver.step(0, 2)
+    driver.step(0, 2)
+    state = engine.save(0)
+    assert state is not None and len(state) == pytest.approx(engine.state_size(0), rel=0.05)
+    engine.clear(0)
+    driver.step(2)
+    assert engine.state_size(0) == 0 and engine.save(0) is None
+    assert engine.restore(0, state)
+    for _ in range(6):
+        driver.step(0, 2)
+    assert driver.tokens(0) == expected
+    driver.remove(0, 2)
+
+
+def test_a_cleared_sequence_is_computed_again(engine: Engine) -> None:
+    expected = tokens_of(alone(engine, PROMPTS[2]))
+    driver = Driver(engine)
+    driver.add(0, PROMPTS[2])
+    driver.step(0)
+    engine.clear(0)
+    driver.begin_at(0, 0)
+    driver.step(0, chunk=3)
+    while len(driver.said[0]) < 8:
+        driver.step(0)
+    assert driver.tokens(0) == expected
+    driver.remove(0)
+
+
+def test_probabilities_belong_to_the_tokens(engine: Engine) -> None:
+    found = alone(engine, PROMPTS[0], top_logprobs=3)
+    assert tokens_of(found) == tokens_of(alone(engine, PROMPTS[0]))
+    for item in found:
+        assert item.chosen is not None and item.chosen == item.top[0]
+        assert item.token == item.chosen.token and item.chosen.logprob <= 0
+        assert [top.logprob for top in item.top] == sorted((top.logprob for top in item.top), reverse=True)
+
+
+class Only:
+    """A constraint that leaves two tokens."""
+
+    notices = ()
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def mask(self, logits: npt.NDArray[np.float32]) -> None:
+        self.seen = len(logits)
+        kept = logits[[40, 41]].copy()
+        logits[:] = -np.inf
+        logits[[40, 41]] = kept
+
+    def accept(self, token: int) -> None:
+        pass
+
+
+def test_a_mask_leaves_what_it_leaves_and_only_for_its_sequence(engine: Engine) -> None:
+    only = Only()
+    free = tokens_of(alone(engine, PROMPTS[1], 4))
+    driver = Driver(engine)
+    driver.add(0, PROMPTS[0], constraint=only)
+    driver.add(1, PROMPTS[1])
+    for _ in range(4):
+        driver.step(0, 1)
+    assert set(driver.tokens(0)) <= {40, 41}
+    assert driver.tokens(1) == free
+    assert only.seen == engine.tokenizer.size
+    driver.remove(0, 1)
+
+
+def test_seeds(engine: Engine) -> None:
+    def said(seed: int) -> list[int]:
+        driver = Driver(engine, SamplingOptions(seed=seed, temperature=1.5))
+        driver.add(0, PROMPTS[0])
+        for _ in range(8):
+            driver.step(0)
+        driver.remove(0)
+        return driver.tokens(0)
+
+    assert said(1) == said(1) != said(2)
+
+
+def test_bad_work_is_refused_and_harms_nobody(engine: Engine) -> None:
+    expected = tokens_of(alone(engine, PROMPTS[0]))
+    driver = Driver(engine)
+    driver.add(0, PROMPTS[0])
+    driver.step(0)
+    done = len(engine.tokenizer.encode(PROMPTS[0]))
+    for work in (
+        [],
+        [Work(0, [], done, True)],
+        [Work(0, [engine.tokenizer.size], done, True)],
+        [Work(0, [-1], done, True)],
+        [Work(0, [5], done + 1, True)],
+        [Work(0, [5] * 300, done, True)],
+    ):
+        with pytest.raises(EngineError):
+            engine.step(work)
+    for _ in range(7):
+        driver.step(0)
+    assert driver.tokens(0) == expected
+    driver.add(1, "a"), driver.add(2, "b"), driver.add(3, "c")
+    with pytest.raises(EngineError, match="more than 4"):
+        driver.add(4, "d")
+    driver.remove(0, 1, 2, 3)
+    with pytest.raises(EngineError):
+        engine.shift(0, 1, 1)
+    with pytest.raises(EngineError):
+        engine.embed([])
+
+
+def folder(tmp_path: Path, forms: Forms, config: Any = TINY) -> Path:
+    """A model folder without weights."""
+    made = tmp_path / "model"
+    made.mkdir()
+    shutil.copy(forms.safetensors(2) / "tokenizer.json", made)
+    (made / "config.json").write_text(json.dumps(config))
+    return made
+
+
+def weights(path: Path, content: dict[str, Any]) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(content, path)
+
+
+def test_models_that_cannot_be_loaded_say_why(tmp_path: Path, forms: Forms) -> None:
+    made = folder(tmp_path, forms)
+    with pytest.raises(BadModelFile, match=r"model\*\.safetensors"):
+        load(made)
+    weights(made / "model.safetensors", {"wrong": np.zeros((2, 2), np.float32)})
+    with pytest.raises(LoadFailed, match="MLX cannot load the model"):
+        load(made)
+    (made / "config.json").write_text(json.dumps({**TINY, "model_type": "nothing_known"}))
+    with pytest.raises(LoadFailed, match="nothing_known"):
+        load(made)
+    (made / "model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(LoadFailed):
+        load(made)
+
+
+def test_code_that_comes_with_a_model_never_runs(tmp_path: Path, forms: Forms) -> None:
+    made = folder(tmp_path, forms, {**TINY, "model_file": "evil.py", "auto_map": {"AutoModel": "evil.Model"}})
+    proof = tmp_path / "it-ran"
+    (made / "evil.py").write_text(f"import pathlib\npathlib.Path({str(proof)!r}).touch()\n")
+    weights(made / "model.safetensors", {"w": np.zeros((2, 2), np.float32)})
+    with pytest.raises(LoadFailed, match="custom module"):
+        load(made)
+    assert not proof.exists()
+
+
+def test_blobs_without_names_of_their_own(tmp_path: Path, forms: Forms) -> None:
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    named = {}
+    for number, path in enumerate(sorted(forms.safetensors(2).iterdir())):
+        named[path.name] = Path(shutil.copy(path, blobs / f"sha256-{number}"))
+    files = ModelFiles(weights=named["model.safetensors"], named=named)
+    spec = ModelSpec(format="safetensors", weights=files.weights, named=files.named)
+    placement = Placement(num_ctx=64, cells=64, num_batch=16, max_sequences=1, num_thread=1)
+    loaded = MlxBackend().load(spec, placement, lambda part: None)
+    assert len(alone(loaded, PROMPTS[0], 2)) == 2
+    loaded.close()
