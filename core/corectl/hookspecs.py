@@ -9,8 +9,8 @@ There are two kinds of hook, never mixed:
 - *Provider* hooks return a list of small descriptors. They are called once, when the plugins are loaded, in the
   server process, in the runner process and in `corectl plugins`; so they must be cheap: import an engine inside the
   descriptor's methods, not at the top of the module. Names must be unique; when two plugins offer one name, the later
-  one (built-in plugins come first, then the order is that of their names) is broken and left out. So is one whose module
-  or provider raises, or takes longer than 10 seconds.
+  one (built-in plugins come first, then the order is that of their names) is broken and left out. So is one whose
+  module or provider raises, or takes longer than 10 seconds.
 - *Event* hooks are told that something has happened in the server. Each plugin has a thread of its own for them, on
   which they come in their order. Their results are ignored; one that raises is logged. While one takes longer than 10
   seconds, its plugin misses other events, and the log says so.
@@ -107,8 +107,8 @@ def corectl_frontends() -> list[Frontend]:
 
     A `Frontend` has `name` and `routers(services)`, which is called once in the server process while the application
     is built and returns Litestar routers. A frontend decodes requests into `corectl.messages`, encodes events into
-    replies, and does nothing else; see `corectl.server.frontend`. One that raises, that takes longer than 10 seconds, or
-    that wants a route which another one has, is left out; the routes of built-in plugins come first.
+    replies, and does nothing else; see `corectl.server.frontend`. One that raises, that takes longer than 10 seconds,
+    or that wants a route which another one has, is left out; the routes of built-in plugins come first.
     """
     raise NotImplementedError
 

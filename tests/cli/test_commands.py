@@ -248,6 +248,7 @@ def test_plugins_as_a_table(corectl: Corectl, monkeypatch: pytest.MonkeyPatch) -
     host = PluginHost()
     host.plugins = [
         PluginInfo(name="good", distribution="corectl", version="0.1.0", hooks=("corectl_backends",)),
+        PluginInfo(name="old", distribution="corectl-old", version="2", warnings=("goes soon",)),
         PluginInfo(
             name="bad", distribution="corectl-bad", version="1", state="broken", reason="ImportError: x"
         ),
@@ -258,6 +259,8 @@ def test_plugins_as_a_table(corectl: Corectl, monkeypatch: pytest.MonkeyPatch) -
         "NAME    DISTRIBUTION    VERSION    STATE     HOOKS ",
         "good    corectl         0.1.0      active    1        ",
         "    backends",
+        "old     corectl-old     2          active    0        ",
+        "    warning: goes soon",
         "bad     corectl-bad     1          broken    0        ",
         "    ImportError: x",
         "",

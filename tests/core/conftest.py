@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from corectl.runner import protocol
 from corectl.runner.engine import ModelSpec, Placement
 from corectl.scheduler import loader as loading
 from tests.core.fake import Behaviour, write_distribution
-from tests.core.plugin_kit import Site
+from tests.core.plugin_kit import Site, installed
 from tests.core.stories import HandRunner, MakeStage, Stage
 
 ROOT = Path(__file__).parents[2]
@@ -30,13 +29,9 @@ def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield Site(tmp_path)
-    for name in set(sys.modules) - before:
-        if name.startswith("site_"):
-            del sys.modules[name]
+def site(tmp_path: Path) -> Iterator[Site]:
+    with installed(tmp_path) as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from corectl.config import Settings
 from corectl.plugins import PluginHost, PluginInfo
@@ -24,6 +29,18 @@ def provider(hook: str, *names: str) -> str:
 
 
 GOOD = provider("corectl_backends", "good")
+
+
+@contextmanager
+def installed(folder: Path) -> Iterator[Site]:
+    """What is installed in a folder can be found and imported meanwhile."""
+    before = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield Site(folder)
+    for name in set(sys.modules) - before:
+        if name.startswith("site_"):
+            del sys.modules[name]
 
 
 class Site:

@@ -11,7 +11,7 @@ from tests.docs.blocks import ROOT
 from tests.docs.packages import build_site
 from tests.docs.place import Place
 
-GUIDE = ROOT / "docs" / "plugins.md"
+GUIDE = ROOT / "docs" / "plugins" / "README.md"
 FIRST_STEPS = ROOT / "README.md"
 """Its first command starts a server by itself, as it does for a newcomer."""
 

@@ -1,6 +1,7 @@
 """The command line: a client of the server over HTTP, except for `serve`, which is the server.
 
-Nothing heavy is imported here or by the modules that define commands: `corectl --help` has to be instant.
+Nothing heavy is imported here or by the modules that define commands: `corectl --help` has to be instant, at least
+where nobody has installed plugins that may add commands.
 """
 
 from __future__ import annotations

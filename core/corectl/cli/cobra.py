@@ -89,14 +89,18 @@ class Group(click.Group):
             raise CliError(f'unknown command "{args[0]}" for "{ctx.command_path}"')
         return command.name, command, args[1:]
 
+    def listed(self, ctx: click.Context) -> list[tuple[str, str]]:
+        """The commands that the help shows, with a line of help for each."""
+        shown = [command for command in self.commands.values() if not command.hidden]
+        return [(command.name or "", command.short_help or command.help or "") for command in shown]
+
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes description, usage, commands and flags."""
         name = ctx.command_path
-        shown = [(cmd.name, cmd.short_help or cmd.help) for cmd in self.commands.values() if not cmd.hidden]
         parts = [
             self.help or "",
             f"Usage:\n  {name} [flags]\n  {name} [command]",
-            "Available Commands:\n" + "\n".join(f"  {cmd:<12} {text}" for cmd, text in shown),
+            "Available Commands:\n" + "\n".join(f"  {cmd:<12} {text}" for cmd, text in self.listed(ctx)),
             f"Flags:\n{flag_lines(self, ctx)}",
             f'Use "{name} [command] --help" for more information about a command.',
         ]
@@ -140,6 +144,6 @@ def usage_text(error: click.UsageError) -> str:
         )
     if isinstance(error, click.BadOptionUsage) and "requires an argument" in error.message:
         return f"flag needs an argument: {error.option_name}"
-    if isinstance(error, click.BadParameter) and error.param is not None:
+    if isinstance(error, click.BadParameter) and error.message and error.param is not None:
         return f"invalid value for {'/'.join(error.param.opts)}: {error.message}"
     return error.format_message()

@@ -11,12 +11,6 @@ import msgspec
 if TYPE_CHECKING:
     import click
 
-RESERVED: Final = frozenset(
-    ("serve", "start", "create", "show", "run", "stop", "list", "ls", "ps", "plan", "cp", "rm")
-    + ("plugins", "plugin", "version", "help")
-)
-"""Names and aliases of the program's own commands; written down so that nobody has to import those to know them."""
-
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,29}")
 
 
@@ -33,3 +27,14 @@ class CliCommand(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"{self.name!r} is no name for a command; use a-z, 0-9 and '-'")
+
+
+def reserved() -> set[str]:
+    """Names and aliases of the program's own commands."""
+    from corectl.cli.root import root
+
+    return {
+        name
+        for command in root.commands.values()
+        for name in (command.name or "", *getattr(command, "aliases", ()))
+    }

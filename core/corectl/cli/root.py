@@ -7,9 +7,10 @@ from typing import Final
 
 import click
 
-from corectl.cli.cobra import Command, Group, usage_text
+from corectl.cli.cobra import Command, usage_text
 from corectl.cli.commands import COMMANDS
 from corectl.cli.commands.version import show_version
+from corectl.cli.extensions import ExtensibleGroup
 from corectl.cli.failure import CliError
 from corectl.errors import CorectlError
 
@@ -18,7 +19,7 @@ PROGRAM: Final = "corectl"
 
 @click.group(
     PROGRAM,
-    cls=Group,
+    cls=ExtensibleGroup,
     invoke_without_command=True,
     help="Large language model runner",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -59,7 +60,6 @@ def help_command(ctx: click.Context, args: tuple[str, ...]) -> None:
         click.echo(command.get_help(click.Context(command, parent=parent, info_name=command.name)))
 
 
-# This is the place for commands of plugins: append them after the program's own.
 for _command in (*COMMANDS, help_command):
     root.add_command(_command)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pluggy
 
 from corectl import hookspecs
-from corectl.cli.offered import RESERVED, CliCommand
+from corectl.cli.offered import CliCommand, reserved
 from corectl.config import Settings
 from corectl.deadline import Deadline, Overdue, described
 from corectl.hardware.device import HardwareProbe
@@ -201,7 +201,7 @@ class PluginHost:
             raise Unfit(
                 f"{offer.hook} {offer.name!r} is already offered by plugin {owner.name!r} ({owner.distribution})"
             )
-        if offer.hook == "corectl_cli_commands" and offer.name in RESERVED:
+        if offer.hook == "corectl_cli_commands" and offer.name in reserved():
             raise Unfit(f"{offer.hook} {offer.name!r} is a command of corectl itself")
 
 

@@ -27,13 +27,16 @@ def plugins(args: tuple[str, ...], as_json: bool, disabled: tuple[str, ...]) -> 
     """Loads the plugins in this process, as a server with the same settings would, and prints them."""
     from corectl.config import load
     from corectl.plugins import PluginHost
+    from corectl.plugins.forks import forks_refused
 
-    host = PluginHost.load(load({"disabled_plugins": disabled} if disabled else {}))
-    click.echo(_json(host) if as_json else _text(host), nl=False)
+    with forks_refused():
+        host = PluginHost.load(load({"disabled_plugins": disabled} if disabled else {}))
+        text = _json(host) if as_json else _text(host)
+    click.echo(text, nl=False)
 
 
 def _json(host: PluginHost) -> str:
-    fields = ("name", "distribution", "version", "state", "hooks", "reason")
+    fields = ("name", "distribution", "version", "state", "hooks", "reason", "warnings")
     rows = [{field: getattr(plugin, field) for field in fields} for plugin in host.plugins]
     return json.dumps({"plugins": rows, "availability": host.availability()}, indent=2) + "\n"
 
@@ -55,6 +58,7 @@ def _text(host: PluginHost) -> str:
 
 
 def _details(plugin: PluginInfo) -> list[str]:
-    """The lines under a plugin: its hooks without their common prefix, and what is wrong with it."""
+    """The lines under a plugin: its hooks without their common prefix, and what is or will be wrong with it."""
     hooks = ", ".join(hook.removeprefix(_HOOK_PREFIX) for hook in plugin.hooks)
-    return [line for line in (hooks, plugin.reason) if line]
+    warnings = (f"warning: {warning}" for warning in plugin.warnings)
+    return [line for line in (hooks, plugin.reason, *warnings) if line]
