@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import platform
-
 from corectl import hookimpl
 from corectl.hardware.cores import usable_cores
 from corectl.hardware.device import Device, HardwareProbe
+from corectl.hardware.processor import processor
 from corectl.hardware.ram import machine_memory
 
 corectl_api = 1
@@ -18,18 +17,25 @@ class HostProbe:
     name = "host"
 
     def devices(self) -> list[Device]:
-        memory = machine_memory()
+        memory, cpu = machine_memory(), processor()
         return [
             Device(
                 id="cpu",
                 kind="cpu",
-                name=platform.processor() or platform.machine(),
+                name=cpu.name,
                 memory_total=memory.total,
                 memory_free=memory.free,
                 swap=memory.swap,
                 cores=usable_cores(),
+                architecture=cpu.family,
             )
         ]
+
+    def details(self) -> dict[str, str]:
+        """What a load does not need to know; see `corectl.hardware.device.DetailedProbe`."""
+        from corectl_hostprobe.facts import facts
+
+        return facts()
 
 
 @hookimpl
