@@ -55,10 +55,14 @@ class Placing:
         yield self._largest_kind()
 
     def _largest_kind(self) -> list[Device]:
-        """All accelerators of the kind that has the most room: only such compute together."""
+        """All accelerators of the kind that has the most room: only such compute together, and not all of them."""
         kinds = sorted({device.kind for device in self._accelerators})
-        groups = [[device for device in self._accelerators if device.kind == kind] for kind in kinds]
-        return max(groups, key=lambda group: sum(map(self._room, group)))
+        groups = [
+            [device for device in self._accelerators if device.kind == kind and not device.alone]
+            for kind in kinds
+        ]
+        groups += [[device] for device in self._accelerators if device.alone]
+        return max(filter(None, groups), key=lambda group: sum(map(self._room, group)))
 
     def _room(self, device: Device) -> int:
         return max(0, int((device.memory_free - self._question.overhead) * USABLE_MEMORY))
@@ -106,13 +110,19 @@ class Placing:
     def _host_has_room(self, placement: Placement) -> bool:
         """Whether the part in the machine's memory fits there beside what others use."""
         free = self._host.memory_free if self._host else 0
-        return placement.estimated[0].total <= free * USABLE_MEMORY
+        return self._in_machine(placement) <= free * USABLE_MEMORY
 
     def _machine_has_room(self, placement: Placement) -> bool:
         """Whether it could fit there at all. Others may give up memory, and weights need not all be in it at once."""
         if self._host is None:
             return True
-        return placement.estimated[0].total <= self._host.memory_total + self._host.swap
+        return self._in_machine(placement) <= self._host.memory_total + self._host.swap
+
+    def _in_machine(self, placement: Placement) -> int:
+        """Bytes in the machine's memory, with those on accelerators that have no other."""
+        sharing = {device.id for device in self._accelerators if device.integrated}
+        host, *others = placement.estimated
+        return host.total + sum(use.total for use in others if use.device in sharing)
 
     def _placement(self, contexts: int, group: Sequence[Device], layers: Sequence[int]) -> Placement:
         question = self._question

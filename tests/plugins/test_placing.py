@@ -96,6 +96,27 @@ def test_only_those_of_one_kind_compute_together() -> None:
     assert place(gpu("a", 600), vulkan) is None
 
 
+def test_those_that_compute_alone_never_share_a_model() -> None:
+    parts = gpu("a", 800, alone=True), gpu("b", 700, alone=True)
+    assert place(*parts) is None
+    assert where(placed(*parts, alone=True)) == {"a": 6}
+    assert where(placed(*parts, gpu("c", 650), gpu("d", 650))).keys() == {"c", "d"}
+    assert where(placed(*parts, gpu("c", 100), gpu("d", 100), alone=True)) == {"a": 6}
+    assert where(placed(gpu("a", 9000, alone=True), gpu("b", 9000, alone=True), spread=True)) == {"a": 10}
+    assert placed(gpu("a", 0, alone=True), gpu("b", 0, alone=True), alone=True).devices == ("cpu",)
+
+
+def test_what_lies_on_a_gpu_without_memory_of_its_own_lies_in_the_machines() -> None:
+    shared = gpu("a", 9000, integrated=True)
+    assert where(placed(shared)) == {"a": 10}
+    for free, fits in ((1300, True), (1200, False)):
+        machine = Device(id="cpu", kind="cpu", name="cpu", memory_total=free, memory_free=free)
+        assert (place(devices=(machine, shared)) is not None) == fits
+        assert place(devices=(machine, gpu("b", 9000))) is not None, "other memory is not the machine's"
+    small = Device(id="cpu", kind="cpu", name="cpu", memory_total=1000, memory_free=1000)
+    assert place(devices=(small, shared), alone=True) is None
+
+
 def test_beside_others_all_layers_or_none() -> None:
     """The scheduler makes room first."""
     assert place(gpu("a", 500)) is None
