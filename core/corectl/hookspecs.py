@@ -46,9 +46,10 @@ def corectl_model_formats() -> list[ModelFormat]:
     """Formats of model files, and what a file's header says.
 
     A `ModelFormat` has `name` (such as `gguf`; backends name the formats that they load, and a model's record names
-    its own) and `describe(path)` (family, sizes, capabilities, chat template). Files are hostile: `describe` must
-    validate before it trusts, raise `corectl.errors.BadModelFile` with a text that says what is wrong, and take under
-    a second. Called in the server process on a worker thread.
+    its own), `claims(files)` (whether files are of this format), and `describe(files)` (family, sizes, capabilities,
+    chat template); see `corectl.model.formats`. Files are hostile: `describe` must validate before it trusts, raise
+    `corectl.errors.BadModelFile` with a text that says what is wrong, and take under a second; after 10 it is given up.
+    Called in the server process on a worker thread.
     """
     raise NotImplementedError
 
@@ -96,7 +97,7 @@ def corectl_dialects() -> list[Dialect]:
     `shape(...)` and `reader(...)`; see `corectl.output.dialect`. Called in the runner process: `claims` when a
     template is first seen, the others once a request, on the thread that prepares requests. The one that the model's
     PARSER names is used, else the first by name that claims its template, else what can be learned from the template.
-    One that raises fails the request.
+    A `claims` that raises or takes longer than 10 seconds counts as no; what else raises fails the request.
     """
     raise NotImplementedError
 

@@ -17,6 +17,7 @@ from corectl.errors import BadModelFile, BadRequest, NotFound
 from corectl.model.manifest import CONFIG_TYPE, Layer, Manifest, MediaType, ModelConfig
 from corectl.model.name import ModelName
 from corectl.model.record import ModelRecord, StoredLayer
+from corectl.registry.bounded import BoundedRegistry
 from corectl.store.blobs import BlobStore
 from corectl.store.catalog import Catalog
 from corectl.store.encoding import layer_json
@@ -389,7 +390,7 @@ def test_a_registry_that_fails_does_not_hide_the_store(
         def list(self) -> Iterable[ModelRecord]:
             raise RuntimeError("broken")
 
-    catalog = Catalog(tmp_path / "store", [Broken(tmp_path / "shelf")])
+    catalog = Catalog(tmp_path / "store", [BoundedRegistry(Broken(tmp_path / "shelf"))])
     add(catalog, "mine", b"one")
     assert [record.name.model for record in catalog.list()] == ["mine"]
     assert "shelf" in caplog.text

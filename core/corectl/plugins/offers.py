@@ -9,7 +9,10 @@ import msgspec
 
 from corectl import deadline
 from corectl.deadline import Deadline, Overdue
+from corectl.model.bounded import BoundedFormat
+from corectl.output.bounded import BoundedDialect
 from corectl.plugins.info import Unfit
+from corectl.registry.bounded import BoundedRegistry
 
 INDEXES: Final = {
     "corectl_model_formats": "formats",
@@ -23,6 +26,13 @@ INDEXES: Final = {
     "corectl_cli_commands": "cli_commands",
 }
 """For each provider hook the attribute of `PluginHost` that keeps what it returns, by name."""
+
+BOUNDED: Final[dict[str, Callable[[Any], Any]]] = {
+    "corectl_model_formats": BoundedFormat,
+    "corectl_registries": BoundedRegistry,
+    "corectl_dialects": BoundedDialect,
+}
+"""What the core asks of each of a kind, whatever the model. One that fails must not stop the others."""
 
 MOST: Final = 1000
 """Things that one plugin may offer. A generator that does not end is not asked for ever."""
@@ -48,7 +58,7 @@ def collect(plugin: str, hooks: Hooks) -> list[Offer]:
         for asked, call in hooks:
             for item in call():
                 # A name may be a property, so reading it is the plugin's code too.
-                offers.append(Offer(asked, _name(item, asked), item))
+                offers.append(Offer(asked, _name(item, asked), BOUNDED.get(asked, _itself)(item)))
                 if len(offers) > MOST:
                     raise Unfit(f"offers more than {MOST} things")
         return offers
@@ -61,6 +71,10 @@ def collect(plugin: str, hooks: Hooks) -> list[Offer]:
     if len(set(names)) < len(names):
         raise Unfit(f"offers one name twice: {max(names, key=names.count)[1]!r}")
     return offers
+
+
+def _itself(item: Any) -> Any:
+    return item
 
 
 def _name(item: Any, hook: str) -> str:

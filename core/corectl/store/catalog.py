@@ -15,7 +15,6 @@ from corectl.model.manifest import CONFIG_TYPE, Layer, Manifest, ModelConfig
 from corectl.model.name import ModelName
 from corectl.model.record import ModelRecord, StoredLayer
 from corectl.registry.base import LocalRegistry
-from corectl.registry.bounded import BoundedRegistry
 from corectl.store.blobs import BlobStore
 from corectl.store.encoding import layer_json
 from corectl.store.lock import StoreLock
@@ -36,15 +35,16 @@ _CONFIG_ALWAYS = ("model_format", "model_family", "model_families", "model_type"
 class Catalog:
     """Finds, lists, copies and deletes models. Methods block, and may be called from any thread.
 
-    `root` is the models folder. With `prune` false no blob is ever removed. `lock` is held by what changes
-    the store; hold it over several calls that belong together.
+    `root` is the models folder. `registries` are a `PluginHost`'s: they neither hang nor raise by mistake. With `prune`
+    false no blob is ever removed. `lock` is held by what changes the store; hold it over several calls that belong
+    together.
     """
 
     def __init__(self, root: Path, registries: Sequence[LocalRegistry] = (), *, prune: bool = True) -> None:
         self.blobs = BlobStore(root)
         self.manifests = ManifestStore(root)
         self.lock = StoreLock(root)
-        self._registries = tuple(map(BoundedRegistry, registries))
+        self._registries = tuple(registries)
         self._prune = prune
 
     def start(self) -> None:

@@ -1,0 +1,40 @@
+"""A model format that cannot keep others from being asked, or a request waiting for ever."""
+
+from __future__ import annotations
+
+import logging
+
+from corectl.deadline import Deadline, Overdue
+from corectl.errors import LoadFailed
+from corectl.model.files import ModelFiles
+from corectl.model.formats import ModelDescription, ModelFormat
+
+log = logging.getLogger(__name__)
+
+
+class BoundedFormat:
+    """Asks the model format of a plugin. For worker threads; see `corectl.model.formats.ModelFormat`."""
+
+    def __init__(self, kind: ModelFormat) -> None:
+        self._kind = kind
+        self._deadline = Deadline(f"model format {kind.name}")
+
+    @property
+    def name(self) -> str:
+        return self._kind.name
+
+    def claims(self, files: ModelFiles) -> bool:
+        """Whether these files are its own. One that fails to say does not claim them."""
+        try:
+            return bool(self._deadline.call(self._kind.claims, files))
+        except Exception:
+            log.exception("model format %s does not say whether it claims files", self.name)
+            return False
+
+    def describe(self, files: ModelFiles) -> ModelDescription:
+        """Raises `BadModelFile`, and `LoadFailed` where it takes too long."""
+        try:
+            return self._deadline.call(self._kind.describe, files)
+        except Overdue as exc:
+            log.error("%s; models of this format cannot be used until it does", exc)
+            raise LoadFailed(str(exc)) from exc
