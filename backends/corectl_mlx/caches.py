@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
+import msgspec
+import numpy as np
 from mlx_lm.models.cache import KVCache
 
 Caches = list[Any]
@@ -70,25 +71,41 @@ def is_plain(caches: Caches) -> bool:
     return all(type(cache) is KVCache for cache in caches)
 
 
-def frozen(caches: Caches) -> bytearray:
-    """The state of plain caches, as a safetensors file."""
-    buffer = io.BytesIO()
-    arrays: dict[str, Any] = {}
-    for layer, cache in enumerate(caches):
-        keys, values = cache.keys_and_values()
-        arrays |= {f"{layer}.keys": mx.contiguous(keys), f"{layer}.values": mx.contiguous(values)}
-    mx.save_safetensors(buffer, arrays)
-    return bytearray(buffer.getbuffer())
+class Layout(msgspec.Struct, frozen=True):
+    """How plain caches are laid out in a saved state: for each array its heads, the size of a head, and its type."""
 
+    arrays: tuple[tuple[int, int, Any], ...]
 
-def thawed(state: bytearray, layers: int) -> Caches:
-    """Caches with a saved state."""
-    arrays = mx.load(io.BytesIO(state), format="safetensors")
-    found = []
-    for layer in range(layers):
-        cache: Any = KVCache()
-        cache.keys, cache.values = arrays[f"{layer}.keys"], arrays[f"{layer}.values"]
-        cache.offset = cache.keys.shape[2]
-        found.append(cache)
-    mx.eval([cache.state[:2] for cache in found])
-    return found
+    @classmethod
+    def of(cls, caches: Caches) -> Layout:
+        """Of caches that have tokens."""
+        arrays = [array for cache in caches for array in (cache.keys, cache.values)]
+        return cls(tuple((array.shape[1], array.shape[3], array.dtype) for array in arrays))
+
+    @property
+    def cell(self) -> int:
+        """Bytes of one token."""
+        return sum(heads * size * int(kind.size) for heads, size, kind in self.arrays)
+
+    def save(self, caches: Caches) -> bytearray:
+        state = bytearray()
+        for cache in caches:
+            for array in cache.keys_and_values():
+                # Not all of MLX's types are known to others, but all have bytes.
+                state += np.array(mx.contiguous(array).view(mx.uint8)).data
+        return state
+
+    def load(self, state: bytearray) -> Caches:
+        data, length, start = mx.array(np.frombuffer(state, np.uint8)), len(state) // self.cell, 0
+        arrays = []
+        for heads, size, kind in self.arrays:
+            end = start + heads * length * size * int(kind.size)
+            arrays.append(data[start:end].view(kind).reshape(1, heads, length, size))
+            start = end
+        caches = []
+        for keys, values in zip(arrays[::2], arrays[1::2], strict=True):
+            cache: Any = KVCache()
+            cache.keys, cache.values, cache.offset = keys, values, length
+            caches.append(cache)
+        mx.eval(arrays)
+        return caches

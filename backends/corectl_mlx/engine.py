@@ -13,6 +13,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from corectl.errors import EngineError
 from corectl.messages import SamplingOptions
+from corectl.runner.checks import check_places, check_step
 from corectl.runner.engine import (
     Constraint,
     EngineInfo,
@@ -23,7 +24,7 @@ from corectl.runner.engine import (
     Work,
 )
 from corectl.runner.sampling import Sampler, probabilities
-from corectl_mlx.caches import Caches, Rows, frozen, is_plain, thawed, trimmed
+from corectl_mlx.caches import Caches, Layout, Rows, is_plain, trimmed
 
 
 class _Sequence(msgspec.Struct):
@@ -52,12 +53,13 @@ class MlxEngine:
         self._model = model
         self._sequences: dict[int, _Sequence] = {}
         self._rows = Rows()
+        self._layout: Layout | None = None
         self.info = info
         self.tokenizer = tokenizer
 
     def add(self, sequence: SequenceSpec) -> None:
-        if sum(item.sampler is not None for item in self._sequences.values()) >= self.info.max_sequences:
-            raise EngineError(f"more than {self.info.max_sequences} sequences at once")
+        drawing = sum(item.sampler is not None for item in self._sequences.values())
+        check_places(self.info, drawing=drawing, kept=len(self._sequences) - drawing)
         options = sequence.sampling
         self._sequences[sequence.id] = _Sequence(
             sampler=Sampler(options, num_ctx=self.info.num_ctx, prompt=sequence.prompt),
@@ -71,10 +73,12 @@ class MlxEngine:
         return list(make_prompt_cache(self._model))
 
     def step(self, work: Sequence[Work]) -> list[Sampled]:
-        if not work:
-            raise EngineError("a step of no tokens")
-        for item in work:
-            self._check(item)
+        check_step(
+            work,
+            self.info,
+            vocabulary=self.tokenizer.size,
+            length_of=lambda id: self._sequences[id].length,
+        )
         for item in work:
             # The last token of a prompt goes with those of the other sequences, if one is drawn after it.
             tokens = item.tokens[:-1] if item.sample else item.tokens
@@ -82,17 +86,6 @@ class MlxEngine:
                 self._read(item.id, tokens)
         drawing = {item.id: item.tokens[-1] for item in work if item.sample}
         return self._generate(drawing) if drawing else []
-
-    def _check(self, item: Work) -> None:
-        sequence = self._sequences[item.id]
-        if item.image is not None:
-            raise EngineError("an image for a model that cannot see")
-        if not item.tokens or not 0 <= min(item.tokens) <= max(item.tokens) < self.tokenizer.size:
-            raise EngineError(f"tokens must be 1 or more numbers below {self.tokenizer.size}")
-        if item.position != sequence.length:
-            raise EngineError(f"tokens for position {item.position}; next is {sequence.length}")
-        if item.position + len(item.tokens) > self.info.num_ctx:
-            raise EngineError(f"a sequence of more than {self.info.num_ctx} tokens")
 
     def _read(self, id: int, tokens: Sequence[int]) -> None:
         """Computes a part of a prompt. Nobody asks for logits, so they are not computed."""
@@ -174,20 +167,23 @@ class MlxEngine:
         return True
 
     def state_size(self, id: int) -> int:
-        sequence = self._sequences[id]
-        caches = self._own(id)
+        sequence, caches = self._sequences[id], self._own(id)
         if not sequence.length or not is_plain(caches):
             return 0
-        cell = sum(cache.keys[..., :1, :].nbytes + cache.values[..., :1, :].nbytes for cache in caches)
-        return int(cell) * sequence.length
+        self._layout = Layout.of(caches)
+        return self._layout.cell * sequence.length
 
     def save(self, id: int) -> bytearray | None:
-        return frozen(self._own(id)) if self.state_size(id) else None
+        if not self.state_size(id) or self._layout is None:
+            return None
+        return self._layout.save(self._own(id))
 
     def restore(self, id: int, state: bytearray) -> bool:
+        if self._layout is None:
+            return False
         sequence = self._sequences[id]
-        sequence.caches = thawed(state, len(self._empty()))
-        sequence.length = int(sequence.caches[0].offset)
+        sequence.caches = self._layout.load(state)
+        sequence.length = len(state) // self._layout.cell
         return True
 
     def cut(self, id: int, tokens: int) -> None:

@@ -10,7 +10,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_model
 
-from corectl.errors import BadModelFile, CorectlError, LoadFailed
+from corectl.errors import BadModelFile, LoadFailed
 from corectl.model.files import folder_of
 from corectl.model.hf import config_of
 from corectl.runner.engine import EngineInfo, MemoryUse, ModelSpec, Placement
@@ -18,6 +18,9 @@ from corectl.runner.hf_tokenizer import HfTokenizer
 from corectl.scheduler.fit import HOST
 from corectl_mlx.engine import MlxEngine
 from corectl_mlx.memory import sizes_of
+
+WEIGHTS = "model*.safetensors"
+"""What mlx-lm looks for."""
 
 
 def load_engine(model: ModelSpec, placement: Placement, progress: Callable[[float], None]) -> MlxEngine:
@@ -52,13 +55,13 @@ def load_engine(model: ModelSpec, placement: Placement, progress: Callable[[floa
 
 def _load_model(folder: Path) -> Any:
     """The model with its weights in memory. Code that comes with a model is never run: mlx-lm refuses it."""
+    names = sorted(path.name for path in folder.glob(WEIGHTS))
+    if not names:
+        raise BadModelFile(f"the model has no files called {WEIGHTS}")
     try:
         native, _ = load_model(folder, lazy=False, trust_remote_code=False)
-    except CorectlError:
-        raise
-    except FileNotFoundError as exc:
-        raise BadModelFile("the model has no files called model*.safetensors") from exc
     except Exception as exc:
-        raise LoadFailed(f"MLX cannot load the model: {type(exc).__name__}: {str(exc)[:300]}") from exc
+        reason = f"{type(exc).__name__}: {str(exc)[:300]}"
+        raise LoadFailed(f"MLX cannot load {', '.join(names)[:200]}: {reason}") from exc
     native.eval()
     return native

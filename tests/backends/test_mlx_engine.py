@@ -214,7 +214,7 @@ def test_a_saved_state_is_the_sequence(engine: Engine) -> None:
     driver.step(0, 2)
     driver.step(0, 2)
     state = engine.save(0)
-    assert state is not None and len(state) == pytest.approx(engine.state_size(0), rel=0.05)
+    assert state is not None and len(state) == engine.state_size(0)
     engine.clear(0)
     driver.step(2)
     assert engine.state_size(0) == 0 and engine.save(0) is None
@@ -341,7 +341,7 @@ def test_models_that_cannot_be_loaded_say_why(tmp_path: Path, forms: Forms) -> N
     with pytest.raises(BadModelFile, match=r"model\*\.safetensors"):
         load(made)
     weights(made / "model.safetensors", {"wrong": np.zeros((2, 2), np.float32)})
-    with pytest.raises(LoadFailed, match="MLX cannot load the model"):
+    with pytest.raises(LoadFailed, match=r"MLX cannot load model\.safetensors"):
         load(made)
     (made / "config.json").write_text(json.dumps({**TINY, "model_type": "nothing_known"}))
     with pytest.raises(LoadFailed, match="nothing_known"):

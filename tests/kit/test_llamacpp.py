@@ -7,8 +7,9 @@ import pytest
 from corectl.runner.engine import Backend, ModelSpec
 from corectl.testing import BackendSuite
 from corectl_llamacpp.backend import LlamaCppBackend
-from tests.backends.conftest import EMBEDDER, smollm2
+from tests.backends.conftest import EMBEDDER
 from tests.bert import write_ranker
+from tests.conftest import smollm2
 from tests.projector import QwenVision, write_projector
 from tests.tiny_qwen import WIDTH, write_tiny_qwen
 

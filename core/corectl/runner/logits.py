@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corectl.errors import EngineError
+from corectl.runner.checks import check_places, check_step
 from corectl.runner.engine import (
     Constraint,
     EngineInfo,
@@ -93,31 +94,22 @@ class LogitsEngine:
         self.tokenizer = model.tokenizer
 
     def add(self, sequence: SequenceSpec) -> None:
-        if sum(item.sampler is not None for item in self._sequences.values()) >= self.info.max_sequences:
-            raise EngineError(f"more than {self.info.max_sequences} sequences at once")
+        drawing = sum(item.sampler is not None for item in self._sequences.values())
+        check_places(self.info, drawing=drawing, kept=len(self._sequences) - drawing)
         sampler = Sampler(sequence.sampling, num_ctx=self.info.num_ctx, prompt=sequence.prompt)
         self._sequences[sequence.id] = _Sequence(
             self._model.open(), 0, sampler, sequence.top_logprobs, sequence.constraint
         )
 
     def step(self, work: Sequence[Work]) -> list[Sampled]:
-        if not work:
-            raise EngineError("a step of no tokens")
-        for item in work:
-            self._check(item)
+        check_step(
+            work,
+            self.info,
+            vocabulary=self.tokenizer.size,
+            length_of=lambda id: self._sequences[id].length,
+        )
         logits = [(item, self._feed(item)) for item in work]
         return [self._draw(item.id, values) for item, values in logits if item.sample]
-
-    def _check(self, item: Work) -> None:
-        tokens, sequence = item.tokens, self._sequences[item.id]
-        if item.image is not None:
-            raise EngineError("an image for a model that cannot see")
-        if not tokens or not 0 <= min(tokens) <= max(tokens) < self.tokenizer.size:
-            raise EngineError(f"tokens must be 1 or more numbers below {self.tokenizer.size}")
-        if item.position != sequence.length:
-            raise EngineError(f"tokens for position {item.position}; next is {sequence.length}")
-        if item.position + len(tokens) > self.info.num_ctx:
-            raise EngineError(f"a sequence of more than {self.info.num_ctx} tokens")
 
     def _feed(self, item: Work) -> Logits:
         sequence = self._sequences[item.id]
