@@ -328,6 +328,8 @@ def _misbehave(what: str) -> None:
             os.kill(os.getpid(), signal.SIGRTMIN + 1)
         case "hang":
             time.sleep(HANG)
+        case "flood":
+            os.write(sys.stderr.fileno(), b"".join(b"noise %d\n" % number for number in range(2000)))
         case "refuse":
             raise LoadFailed("no such tensor")
         case "raise":

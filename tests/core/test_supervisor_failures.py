@@ -51,6 +51,22 @@ def test_weights_that_the_runner_cannot_read(loader: Loader) -> None:
     play(story())
 
 
+def test_a_runner_that_floods_the_log_is_cut_and_named(
+    loader: Loader, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        runner = await start(loader(load="flood"))
+        await until(lambda: "noise 199" in caplog.text)
+        assert await collect(runner, completion())
+        await runner.stop()
+        await runner.ended
+        assert f"runner {runner.pid} writes more than 200 lines in 10 seconds" in caplog.text
+
+    with caplog.at_level(logging.INFO):
+        play(story())
+    assert caplog.text.count("noise") == 200
+
+
 def test_a_load_that_makes_no_progress_times_out(loader: Loader) -> None:
     async def story() -> None:
         with pytest.raises(LoadFailed, match=r"timed out waiting for the model to load - progress 0\.00"):
