@@ -159,8 +159,8 @@ class Catalog:
                 record = self._offered_in_place(name)
                 if record is not None:
                     raise BadRequest(
-                        f"model '{record.name.short}' comes from an installed package ({record.origin}), not "
-                        "from the model store; uninstall that package to remove it"
+                        f"model '{record.name.short}' does not come from the model store, but from {record.origin}; "
+                        "remove it there"
                     )
                 raise NotFound(f"model '{name.short}' not found")
             before = self._digests(name)
