@@ -7,6 +7,7 @@ from typing import Final
 import click
 
 from corectl.cli.commands.create import create
+from corectl.cli.commands.hardware import hardware
 from corectl.cli.commands.models import copy, list_models, remove
 from corectl.cli.commands.plan import plan
 from corectl.cli.commands.plugins import plugins
@@ -27,6 +28,7 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     plan,
     copy,
     remove,
+    hardware,
     plugins,
     version,
 )
