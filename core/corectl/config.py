@@ -17,6 +17,7 @@ import platformdirs
 
 from corectl.duration import parse_duration
 from corectl.errors import BadRequest
+from corectl.secret import Secret
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     require_gpu: bool = False
     llm_library: str = ""
     cache_memory: int = 2**29
+    remotes: dict[str, str] = {}
+    remote_keys: dict[str, Secret] = {}
+    remote_hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     max_body: int = 64 * 2**20
     prune: bool = True
@@ -63,12 +67,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the table: how a setting is written in the environment, and how its text is read."""
+    """One row of the table: how a setting is written in the environment, and how its text is read.
+
+    The value of a `secret` one is shown nowhere; its `parse` does not quote it either.
+    """
 
     name: str
     variables: tuple[str, ...]
     parse: Callable[[str], Any]
     help: str
+    secret: bool = False
 
 
 def clean(text: str) -> str:
@@ -101,15 +109,34 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _pairs(text: str) -> dict[str, str]:
-    """Patterns with a value each."""
+def _split_pairs(text: str) -> dict[str, str]:
+    """Names with a value each. Raises ValueError with the part that is none."""
     found: dict[str, str] = {}
     for part in _list(text):
-        pattern, separator, value = part.partition("=")
-        if not separator or not pattern.strip() or not value.strip():
-            raise ValueError(f"{part!r} is no pattern, '=' and name")
-        found[pattern.strip()] = value.strip()
+        name, separator, value = part.partition("=")
+        if not separator or not name.strip() or not value.strip():
+            raise ValueError(part)
+        found[name.strip()] = value.strip()
     return found
+
+
+def _pairs(what: str) -> Callable[[str], dict[str, str]]:
+    """Reads pairs; `what` says what a pair is made of."""
+
+    def parse(text: str) -> dict[str, str]:
+        try:
+            return _split_pairs(text)
+        except ValueError as exc:
+            raise ValueError(f"{exc.args[0]!r} is no {what}") from None
+
+    return parse
+
+
+def _secrets(text: str) -> dict[str, Secret]:
+    try:
+        return {name: Secret(value) for name, value in _split_pairs(text).items()}
+    except ValueError:
+        raise ValueError("it must be names and keys, such as lab=KEY,other=KEY") from None
 
 
 def _keep_alive(text: str) -> float:
@@ -181,7 +208,7 @@ SETTINGS = (
     Setting(
         name="backends",
         variables=("CORECTL_BACKENDS",),
-        parse=_pairs,
+        parse=_pairs("pattern, '=' and name"),
         help="backends by patterns of model names, before `backend`, such as `qwen*=mlx,*-onnx=onnx`; the first fits",
     ),
     Setting(
@@ -293,6 +320,25 @@ SETTINGS = (
         help="bytes of the machine's memory in which each runner may save prompts, and requests that were put aside",
     ),
     Setting(
+        name="remotes",
+        variables=("CORECTL_REMOTES",),
+        parse=_pairs("name, '=' and address"),
+        help="other servers by names, such as `lab=http://10.0.0.2:8000/v1`; their models are here as `lab/MODEL`",
+    ),
+    Setting(
+        name="remote_keys",
+        variables=("CORECTL_REMOTE_KEYS",),
+        parse=_secrets,
+        help="API keys of those servers, such as `lab=KEY`; each goes to its own server only, and is shown nowhere",
+        secret=True,
+    ),
+    Setting(
+        name="remote_hosts",
+        variables=("OLLAMA_REMOTES",),
+        parse=_list,
+        help="hosts that models made with `remote_host` may run on, besides the addresses in `remotes`",
+    ),
+    Setting(
         name="origins",
         variables=("OLLAMA_ORIGINS",),
         parse=_list,
@@ -380,8 +426,10 @@ def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] 
 
 
 def _from_text(kind: type, value: Any) -> Any:
-    """Paths are the only settings that TOML and msgspec do not know."""
-    return Path(value).expanduser() if kind is Path and isinstance(value, str | Path) else value
+    """Paths and secrets are the only settings that TOML and msgspec do not know."""
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value).expanduser()
+    return Secret(value) if kind is Secret and isinstance(value, str) else value
 
 
 def _take_variable(
@@ -399,7 +447,8 @@ def _take_variable(
             values[setting.name] = setting.parse(text)
         sources[setting.name] = variable
     except ValueError as exc:
-        log.warning("%s=%r is left out: %s", variable, text, exc)
+        shown = variable if setting.secret else f"{variable}={text!r}"
+        log.warning("%s is left out: %s", shown, exc)
 
 
 def _from_flag(name: str, value: Any) -> Any:

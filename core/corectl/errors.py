@@ -9,6 +9,8 @@ CorectlError                    500 internal
 ├── TooLarge                    413 the body is larger than the server takes
 ├── Canceled                    499 the client went away
 ├── NotSupported                501 valid, but this model or version cannot do it
+├── RemoteError                 502 a server that runs the model failed, or refused
+│   └── RemoteUnreachable       502 it is not there
 ├── Busy                        503 the queue is full; try again
 └── EngineError                 500 an engine failed while it worked
     ├── LoadFailed              500 a runner could not load its model
@@ -73,6 +75,21 @@ class Canceled(CorectlError):
 class NotSupported(CorectlError):
     code = "not_supported"
     status = 501
+
+
+class RemoteError(CorectlError):
+    """A server that runs a model elsewhere has failed, or has refused. `status` may be that server's own."""
+
+    code = "remote_error"
+    status = 502
+
+    def __init__(self, message: str, status: int = 502) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class RemoteUnreachable(RemoteError):
+    code = "remote_unreachable"
 
 
 class Busy(CorectlError):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from corectl.model.formats import ModelFormat
     from corectl.output.dialect import Dialect
     from corectl.registry.base import LocalRegistry
+    from corectl.remote.backend import RemoteBackend
     from corectl.runner.engine import Backend
     from corectl.scheduler.policy import SchedulerPolicy
     from corectl.scheduler.state import LoadedModel, RequestSummary
@@ -85,6 +86,18 @@ def corectl_backends() -> list[Backend]:
     A `Backend` has `name`, `formats`, `availability()`, `estimate(...)` (server process; must not import an engine
     that takes seconds) and `load(...)` (runner process only: one process per loaded model, which a crash may take
     down without harm to the server). See `corectl.runner.engine` for units and errors.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def corectl_remote_backends() -> list[RemoteBackend]:
+    """Other servers that run models, spoken to in whole requests.
+
+    A `RemoteBackend` has `name`, `schemes` (of the addresses that are its own) and `connect(server)`, which gives the
+    way to one server; see `corectl.remote.backend`. Of several with one scheme the first by name has it. All of it runs
+    in the server's event loop and must not block; errors are `corectl.errors`. The server's key is for its own address
+    only, and goes into no text.
     """
     raise NotImplementedError
 

@@ -60,6 +60,15 @@ class SamplingOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     stop: tuple[str, ...] = ()
 
 
+class GivenOptions(SamplingOptions, frozen=True, kw_only=True, omit_defaults=True):
+    """Options for a model on another server: `given` names those that request or model have set.
+
+    The others are for that server to choose.
+    """
+
+    given: tuple[str, ...] = ()
+
+
 class Template(msgspec.Struct, frozen=True, kw_only=True):
     """A prompt template. `kind` is `jinja` or `go`.
 

@@ -13,6 +13,7 @@ from corectl.messages import Finish, Fit, Usage
 class Trace(msgspec.Struct, kw_only=True):
     """One request. Times are seconds, from its arrival on; None and empty where it did not come to that.
 
+    `via` are the servers that have passed it on, as the header of that name has them.
     `outcome` is `finished`, `cancelled` or an error's code. `queued` is how long the request waited for its model, of
     which `load` went into loading it; `first_token` is when the reply began. `reason` is why the output ended.
     `notices` are codes of everything that went another way than the client may think.
@@ -20,6 +21,7 @@ class Trace(msgspec.Struct, kw_only=True):
 
     id: str = ""
     path: str = ""
+    via: str = ""
     arrived: float = msgspec.field(default_factory=time.monotonic)
     model: str = ""
     outcome: str = ""

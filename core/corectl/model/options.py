@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from corectl.errors import BadRequest
-from corectl.messages import LoadOptions, SamplingOptions
+from corectl.messages import GivenOptions, LoadOptions, SamplingOptions
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,20 @@ def read_options(
     A key with a null value counts as not given; unknown keys are left out with a warning. Raises `BadRequest` that
     names the option for a value of the wrong type or out of range.
     """
+    merged = _merged(parameters, requested)
+    return _load_options(merged), SamplingOptions(**_sampling_values(merged))
+
+
+def read_given_options(
+    parameters: Mapping[str, Any], requested: Mapping[str, Any]
+) -> tuple[LoadOptions, SamplingOptions]:
+    """The same for a model on another server, whose own defaults hold for what was not given."""
+    merged = _merged(parameters, requested)
+    values = _sampling_values(merged)
+    return _load_options(merged), GivenOptions(**values, given=tuple(values))
+
+
+def _merged(parameters: Mapping[str, Any], requested: Mapping[str, Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     unknown: list[str] = []
     for source in (parameters, requested):
@@ -88,12 +102,16 @@ def read_options(
                 unknown.append(name[:64])
     if unknown:
         log.warning("invalid option provided: %s", ", ".join(map(repr, unknown)))
-    load = LoadOptions(**{name: value for name, value in merged.items() if name in _LOAD})
-    return _unset_defaults(load), SamplingOptions(**{n: v for n, v in merged.items() if n in _SAMPLING})
+    return merged
 
 
-def _unset_defaults(load: LoadOptions) -> LoadOptions:
+def _sampling_values(merged: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in merged.items() if name in _SAMPLING}
+
+
+def _load_options(merged: Mapping[str, Any]) -> LoadOptions:
     """Values that mean "choose for me" count as not given."""
+    load = LoadOptions(**{name: value for name, value in merged.items() if name in _LOAD})
     auto = {name: None for name in ("num_ctx", "num_batch", "num_thread") if not getattr(load, name)}
     if load.num_gpu == -1:
         auto["num_gpu"] = None

@@ -25,6 +25,7 @@ from corectl.plugins.info import PluginInfo, Unfit
 from corectl.plugins.mailbox import Mailbox
 from corectl.plugins.offers import INDEXES, Offer, collect
 from corectl.registry.base import LocalRegistry
+from corectl.remote.backend import RemoteBackend
 from corectl.runner.engine import Backend
 from corectl.scheduler.policy import SchedulerPolicy
 from corectl.search.provider import SearchProvider
@@ -45,6 +46,7 @@ class PluginHost:
         self.registries: dict[str, LocalRegistry] = {}
         self.probes: dict[str, HardwareProbe] = {}
         self.backends: dict[str, Backend] = {}
+        self.remote_backends: dict[str, RemoteBackend] = {}
         self.dialects: dict[str, Dialect] = {}
         self.frontends: dict[str, Frontend] = {}
         self.policies: dict[str, SchedulerPolicy] = {}

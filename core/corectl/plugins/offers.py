@@ -19,6 +19,7 @@ INDEXES: Final = {
     "corectl_registries": "registries",
     "corectl_hardware_probes": "probes",
     "corectl_backends": "backends",
+    "corectl_remote_backends": "remote_backends",
     "corectl_dialects": "dialects",
     "corectl_frontends": "frontends",
     "corectl_scheduler_policies": "policies",

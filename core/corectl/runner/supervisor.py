@@ -184,6 +184,9 @@ class Runner:
             if not done:
                 raise LoadFailed(f"timed out waiting for the model to load - progress {self.progress:.2f}")
 
+    async def ready(self) -> None:
+        """Returns at once: the model has been loaded."""
+
     def complete(self, request: Completion) -> EventStream:
         """Starts to generate. Close the stream when done; before its `Finish` that cancels within one step."""
         stream = self._open()

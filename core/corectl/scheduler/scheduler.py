@@ -19,6 +19,7 @@ from corectl.errors import Busy, Canceled, CorectlError, LoadFailed, NotSupporte
 from corectl.hardware.device import Device
 from corectl.messages import LoadOptions
 from corectl.plugins import PluginHost
+from corectl.remote.model import RemoteModel
 from corectl.runner.supervisor import STOP_GRACE, Runner
 from corectl.scheduler.context import Context
 from corectl.scheduler.core import SchedulerCore
@@ -28,7 +29,8 @@ from corectl.scheduler.loader import Loader, NoRoom, Slot, compared
 from corectl.scheduler.machine import Machine
 from corectl.scheduler.memory import until_freed
 from corectl.scheduler.plan import FitPlan
-from corectl.scheduler.state import Lease, LoadedModel, Model, SchedulerStats, summarize
+from corectl.scheduler.state import AnyModel, Lease, LoadedModel, Model, SchedulerStats, summarize
+from corectl.trace import Trace
 
 log = logging.getLogger(__name__)
 
@@ -109,15 +111,47 @@ class Scheduler:
 
     @asynccontextmanager
     async def lease(
-        self, model: Model, options: LoadOptions, keep_alive: float | None = None
+        self, model: AnyModel, options: LoadOptions, keep_alive: float | None = None
     ) -> AsyncIterator[Lease]:
-        """Waits until the model is loaded with these options, and keeps it so meanwhile.
+        """Waits until the model is loaded with these options, and keeps it so meanwhile. A remote one never waits.
 
         `keep_alive` in seconds replaces the configured one. Raises `Busy`, `BadRequest`, `LoadFailed`, `NotSupported`.
         Cancelling the wait gives up a load that nobody else waits for.
         """
         current = trace.current()
         current.model, current.outcome = model.record.name.short, "cancelled"
+        grant = self._elsewhere if isinstance(model, RemoteModel) else self._here
+        try:
+            async with grant(model, options, keep_alive, current) as lease:  # type: ignore[arg-type]
+                yield lease
+            current.outcome = "finished"
+        except Canceled:
+            raise
+        except Exception as exc:
+            current.outcome = exc.code if isinstance(exc, CorectlError) else CorectlError.code
+            raise
+        finally:
+            summary = summarize(current)
+            self._plugins.emit("corectl_request_finished", request=summary)
+
+    @asynccontextmanager
+    async def _elsewhere(
+        self, model: RemoteModel, options: LoadOptions, keep_alive: float | None, current: Trace
+    ) -> AsyncIterator[Lease]:
+        """Nothing is loaded for it, so that it neither waits nor takes anybody's place."""
+        if self._closing:
+            raise Busy(CLOSING)
+        try:
+            yield Lease(runner=model.runner(options, keep_alive), load_ns=1, trace=current)
+        except CorectlError as exc:
+            model.reached(exc)
+            raise
+        model.reached(None)
+
+    @asynccontextmanager
+    async def _here(
+        self, model: Model, options: LoadOptions, keep_alive: float | None, current: Trace
+    ) -> AsyncIterator[Lease]:
         started = time.monotonic()
         id, self._next_id = self._next_id, self._next_id + 1
         loop = asyncio.get_running_loop()
@@ -138,25 +172,17 @@ class Scheduler:
                 notices=slot.notices + slot.choice.ignored(options, self._settings),
                 trace=current,
             )
-            current.outcome = "finished"
-        except Canceled:
+        except Busy as exc:
+            exc.retry_after = self._load_time()
             raise
-        except CorectlError as exc:
-            current.outcome = exc.code
-            if isinstance(exc, Busy):
-                exc.retry_after = self._load_time()
-            if isinstance(exc, OutOfMemory) and current.queued:
+        except OutOfMemory:
+            if current.queued:
                 self._make_space()
-            raise
-        except Exception:
-            current.outcome = CorectlError.code
             raise
         finally:
             self._requests.pop(id, None)
             now = loop.time()
             self._carry_out(self._core.cancel(id, now) + self._core.release(id, now))
-            summary = summarize(current)
-            self._plugins.emit("corectl_request_finished", request=summary)
 
     async def _request(
         self, id: int, model: Model, options: LoadOptions, keep_alive: float | None
@@ -186,18 +212,24 @@ class Scheduler:
         for key in list(self._core.entries):
             self._carry_out(self._core.expire(key, "evicted"))
 
-    async def unload(self, model: Model) -> None:
+    async def unload(self, model: AnyModel) -> None:
         """Takes a model out of memory: at once if it is idle (returns when it is gone), else after its requests."""
+        if isinstance(model, RemoteModel):
+            await model.server.host.unload(model.id)
+            return
         self._carry_out(self._core.expire(model.key))
         entry, slot = self._core.entries.get(model.key), self._slots.get(model.key)
         if entry is not None and entry.phase == "stopping" and slot is not None and slot.runner is not None:
             await asyncio.shield(slot.runner.ended)
 
-    async def plan(self, model: Model, options: LoadOptions) -> FitPlan:
+    async def plan(self, model: AnyModel, options: LoadOptions) -> FitPlan:
         """Whether the model fits with these options, where it would go, and which context would still fit.
 
         Raises `BadRequest`, `BadModelFile`, `NotSupported`.
         """
+        if isinstance(model, RemoteModel):
+            name = model.record.name.short
+            raise NotSupported(f"{name} takes no memory of this machine: {model.reason}")
         context = await self.machine.context(model, options.num_ctx, options.backend)
         options = msgspec.structs.replace(options, num_ctx=context.num_ctx)
         devices, _ = await self.machine.survey()

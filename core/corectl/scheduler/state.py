@@ -9,9 +9,10 @@ import msgspec
 from corectl.messages import Notice, Usage
 from corectl.model.formats import ModelDescription
 from corectl.model.record import ModelRecord
+from corectl.remote.model import RemoteModel
 from corectl.runner.engine import EngineInfo, ModelSpec, Placement
+from corectl.runner.model_runner import ModelRunner
 from corectl.runner.stats import StepStats
-from corectl.runner.supervisor import Runner
 from corectl.trace import Trace
 
 
@@ -28,14 +29,18 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join(map(str, self.spec.paths))
 
 
+AnyModel = Model | RemoteModel
+"""A model that can be used: here, or on another server."""
+
+
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """The right to use a loaded model, until the context that gave it ends. `load_ns` is the time that it took.
+    """The right to use a model, until the context that gave it ends. `load_ns` is the time that it took.
 
     `notices` say what of the load went another way than the client may think; `trace` is where it is noted how the
     request goes.
     """
 
-    runner: Runner
+    runner: ModelRunner
     load_ns: int
     notices: tuple[Notice, ...] = ()
     trace: Trace

@@ -26,12 +26,14 @@ def build_app(services: Services) -> Litestar:
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        await services.remotes.start()
         services.plugins.emit("corectl_server_started", settings=services.settings)
         try:
             yield
         finally:
             services.plugins.emit("corectl_server_stopping")
             await services.scheduler.shutdown()
+            await services.remotes.close()
             await asyncio.to_thread(services.plugins.close)
 
     def make(routers: list[Router]) -> Litestar:

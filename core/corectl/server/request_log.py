@@ -15,6 +15,9 @@ from corectl.trace import Trace
 log = logging.getLogger("corectl.request")
 
 HEADER = b"x-request-id"
+VIA = b"via"
+MAX_VIA = 1024
+"""Characters of such a header that are looked at."""
 MAX_PATH = 200
 """Characters of a path that are logged."""
 
@@ -37,7 +40,8 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        current = Trace(id=_id(scope["headers"]), path=scope["path"])
+        id, via = _passed_on(scope["headers"])
+        current = Trace(id=id or uuid.uuid4().hex, path=scope["path"], via=via)
         trace.begin(current)
         status = 0
 
@@ -58,11 +62,15 @@ class RequestLog:
             _write(scope["method"], current, status or _CLIENT_LEFT)
 
 
-def _id(headers: list[tuple[bytes, bytes]]) -> str:
+def _passed_on(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
+    """The id that a request comes with, and the servers that it has come through; empty if there are none."""
+    id = via = ""
     for name, value in headers:
-        if name == HEADER and _SANE.fullmatch(value):
-            return value.decode()
-    return uuid.uuid4().hex
+        if name == HEADER and not id and _SANE.fullmatch(value):
+            id = value.decode()
+        elif name == VIA:
+            via = f"{via}, {value.decode('latin-1')[:MAX_VIA]}"
+    return id, via
 
 
 def _write(method: str, current: Trace, status: int) -> None:

@@ -19,6 +19,8 @@ from corectl import __version__, config
 from corectl.errors import CorectlError
 from corectl.plugins import PluginHost
 from corectl.plugins.forks import forks_refused
+from corectl.remote.registry import RemoteModels
+from corectl.remote.remotes import Remotes
 from corectl.scheduler.scheduler import Scheduler
 from corectl.server.app import build_app
 from corectl.server.connections import UNREAD_SECONDS, connections
@@ -97,10 +99,16 @@ class _Server(uvicorn.Server):
 def build_services(settings: config.Settings) -> Services:
     """Loads the plugins and puts the server's parts together."""
     plugins = PluginHost.load(settings)
-    catalog = Catalog(settings.models, list(plugins.registries.values()), prune=settings.prune)
+    remotes = Remotes(settings, plugins.remote_backends)
+    registries = [*plugins.registries.values(), *([RemoteModels(remotes)] if remotes.named else [])]
+    catalog = Catalog(settings.models, registries, prune=settings.prune)
     catalog.start()
     return Services(
-        settings=settings, plugins=plugins, catalog=catalog, scheduler=Scheduler(settings, plugins)
+        settings=settings,
+        plugins=plugins,
+        catalog=catalog,
+        scheduler=Scheduler(settings, plugins),
+        remotes=remotes,
     )
 
 

@@ -17,13 +17,15 @@ from corectl.model.files import ModelFiles
 from corectl.model.formats import ModelDescription
 from corectl.model.manifest import MediaType
 from corectl.model.name import ModelName
-from corectl.model.options import read_options
+from corectl.model.options import read_given_options, read_options
 from corectl.model.record import ModelRecord
 from corectl.model.templates import Templates, chat_template, fill_template, template_fields
 from corectl.plugins import PluginHost
+from corectl.remote.model import RemoteModel
+from corectl.remote.remotes import Remotes
 from corectl.runner.engine import ModelSpec
 from corectl.scheduler.scheduler import Scheduler
-from corectl.scheduler.state import Model
+from corectl.scheduler.state import AnyModel, Model
 from corectl.store.catalog import Catalog
 from corectl.store.folder import Recognised
 
@@ -37,6 +39,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     plugins: PluginHost
     catalog: Catalog
     scheduler: Scheduler
+    remotes: Remotes = msgspec.field(default_factory=lambda: Remotes(Settings(), {}))
 
     async def find(self, name: ModelName) -> ModelRecord | None:
         """The model of that name, stored or offered by a registry."""
@@ -46,21 +49,23 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         """All models, newest first."""
         return await asyncio.to_thread(self.catalog.list)
 
-    async def model(self, record: ModelRecord) -> Model:
-        """A record as the scheduler loads it. Raises `BadModelFile`, and `NotSupported` for what has no weights."""
+    async def model(self, record: ModelRecord) -> AnyModel:
+        """A record as the scheduler takes it. Raises `BadModelFile`, and `BadRequest` if it may not run there."""
         return await asyncio.to_thread(self.read_model, record)
 
-    def read_model(self, record: ModelRecord) -> Model:
+    def read_model(self, record: ModelRecord) -> AnyModel:
         """The same for worker threads: it reads files."""
-        name = record.name.short
-        files = record.files
-        if files is None:
-            raise NotSupported(f"{name} is a stub of a remote model, which this version cannot run")
         if record.paths(MediaType.ADAPTER):
             raise NotSupported(f"{name} has an adapter, which this version cannot apply")
         # Read here, on a worker thread: later they are only looked at.
         for text in ("template", "system", "parameters", "messages"):
             getattr(record, text)
+        return self.remotes.model(record) if record.config.remote_host else self._read_weights(record)
+
+    def _read_weights(self, record: ModelRecord) -> Model:
+        name, files = record.name.short, record.files
+        if files is None:
+            raise NotSupported(f"{name} has no weights; create it again")
         format_name = record.config.model_format or DEFAULT_FORMAT
         try:
             description = self._describe(files, format_name)
@@ -98,7 +103,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     def options(self, record: ModelRecord, requested: dict[str, Any]) -> tuple[LoadOptions, SamplingOptions]:
         """The options in force for one request. Raises `BadRequest` that names the option."""
-        return read_options(record.parameters, requested)
+        read = read_given_options if record.config.remote_host else read_options
+        return read(record.parameters, requested)
 
     def capabilities(self, record: ModelRecord) -> builtins.list[str]:
         """What a model can do, in a fixed order. For worker threads: it reads files.
@@ -118,11 +124,13 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         text = record.template or ""
         return text if template_fields(text) == {"prompt", "response"} else ""
 
-    def template(self, model: Model, *, suffix: bool = False) -> Template:
-        """How the model wants its chats, or its prompts with a suffix.
+    def template(self, model: AnyModel, *, suffix: bool = False) -> Template:
+        """How the model wants its chats, or its prompts with a suffix; empty where another server knows.
 
         Raises `BadRequest` for an unknown RENDERER, and `NotSupported` for one that there is nothing for.
         """
+        if isinstance(model, RemoteModel):
+            return Template(kind="go", text=model.record.template or "")
         templates = Templates(
             config=model.record.config,
             name=model.record.name.model,

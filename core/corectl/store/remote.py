@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from corectl.errors import BadRequest
@@ -10,9 +11,10 @@ from corectl.errors import BadRequest
 CLOUD = "https://ollama.com:443"
 _CLOUD_HOST = "ollama.com"
 _PORT = 11434
+_SCHEMES = ("http", "https")
 
 
-def remote_url(text: str) -> str:
+def remote_url(text: str, schemes: Collection[str] = _SCHEMES) -> str:
     """The complete address: `http://example.com:11434` for `example.com`. Raises `BadRequest`."""
     if text.startswith("/"):
         text = f"localhost{text}"
@@ -24,7 +26,7 @@ def remote_url(text: str) -> str:
     except ValueError:
         raise BadRequest("bad remote") from None
     beyond_address = parts.username is not None or parts.query or parts.fragment
-    if parts.scheme not in ("http", "https") or not host or beyond_address:
+    if parts.scheme not in schemes or not host or beyond_address:
         raise BadRequest("bad remote")
     if host == _CLOUD_HOST and port is None:
         return CLOUD + _clean(parts.path)
