@@ -18,6 +18,9 @@ class Gguf:
 
     def claims(self, files: ModelFiles) -> bool:
         try:
+            # Reading from anything but a file, such as a pipe, might never end.
+            if not files.weights.is_file():
+                return False
             with files.weights.open("rb") as file:
                 return file.read(4) == b"GGUF"
         except OSError:

@@ -10,6 +10,10 @@ See `docs/plugins/testing.md`. Needs the extra `testing`.
 from __future__ import annotations
 
 from corectl.testing.backend import BackendSuite
+from corectl.testing.command import CommandSuite
+from corectl.testing.dialect import DialectSuite
+from corectl.testing.formats import FormatSuite
+from corectl.testing.frontend import FrontendSuite
 from corectl.testing.plugin import (
     corectl_engine,
     corectl_model,
@@ -20,10 +24,22 @@ from corectl.testing.plugin import (
     pytest_runtest_makereport,
     pytest_sessionfinish,
 )
+from corectl.testing.policy import PolicySuite
+from corectl.testing.probe import ProbeSuite
+from corectl.testing.registry import RegistrySuite
+from corectl.testing.search import SearchSuite
 from corectl.testing.suite import Suite, optional
 
 __all__ = [
     "BackendSuite",
+    "CommandSuite",
+    "DialectSuite",
+    "FormatSuite",
+    "FrontendSuite",
+    "PolicySuite",
+    "ProbeSuite",
+    "RegistrySuite",
+    "SearchSuite",
     "Suite",
     "corectl_engine",
     "corectl_model",

@@ -56,7 +56,7 @@ class Spelled(Only):
         super().mask(logits)
 
 
-def _with(sampling: SamplingOptions = HOT, **changes: float) -> SamplingOptions:
+def _with(sampling: SamplingOptions = HOT, /, **changes: float) -> SamplingOptions:
     values = {name: getattr(sampling, name) for name in sampling.__struct_fields__}
     return SamplingOptions(**(values | changes))
 
