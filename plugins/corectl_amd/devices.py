@@ -99,6 +99,8 @@ def _target(node: Node, environment: Mapping[str, str], known: Collection[Target
     if wanted:
         names = ", ".join(f"{dotted(other)} ({name_of(other)})" for other in sorted(known))
         return f"{said}, but ROCm does not support {name_of(wanted)} here", f"name one of {names}"
+    if not any(target):
+        return "the kernel does not tell its gfx target", f"use a newer kernel; or {_USE_VULKAN}"
     reason = f"ROCm does not support {name_of(target)} here"
     near = nearest(target, known)
     if near is None:

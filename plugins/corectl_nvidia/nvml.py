@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from corectl.hardware.device import Device
@@ -53,7 +54,8 @@ def ask(nvml: Any) -> list[Gpu] | Device:
         reason, remedy = _why(nvml, exc)
         return unseen(reason, remedy)
     finally:
-        nvml.nvmlShutdown()
+        with suppress(nvml.NVMLError):
+            nvml.nvmlShutdown()
 
 
 def unseen(

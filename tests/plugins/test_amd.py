@@ -133,6 +133,21 @@ def test_a_gpu_without_known_memory_is_not_used(machine: Machine) -> None:
     assert "how much memory" in device.unusable and device.remedy
 
 
+def test_parts_of_one_gpu_are_told_by_their_indices(machine: Machine) -> None:
+    for unique in (7, 7, 8):
+        machine.gpu(90402, unique=unique)
+    assert [device.id for device in machine.devices()] == ["0", "1", "GPU-0000000000000008"]
+
+
+def test_an_old_kernel(machine: Machine) -> None:
+    """It does not tell targets, but indices count such GPUs too."""
+    machine.gpu(0)
+    machine.gpu(90000)
+    first, second = machine.devices(ROCR_VISIBLE_DEVICES="0,1")
+    assert first.unusable == "the kernel does not tell its gfx target" and first.remedy
+    assert (second.id, second.unusable) == ("1", "")
+
+
 # What ROCm computes on
 
 
@@ -327,7 +342,7 @@ def test_odd_files_are_never_an_error(machine: Machine) -> None:
     (machine.root / nodes / "5").mkdir()
     os.mkfifo(machine.root / nodes / "5/properties")
     found = machine.devices()
-    assert all(device.unusable for device in found) and len(found) == 2
+    assert all(device.unusable and device.remedy for device in found) and len(found) == 3
 
 
 def test_a_gpu_that_has_gone_is_gone(machine: Machine) -> None:
