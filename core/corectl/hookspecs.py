@@ -72,9 +72,9 @@ def corectl_hardware_probes() -> list[HardwareProbe]:
     """What computes on this machine: CPUs and accelerators with their memory in bytes.
 
     A `HardwareProbe` has `name` and `devices()`; see `corectl.hardware.device`. Called in the server process on a
-    worker thread before each load. A device that cannot be used is reported with the reason in `unusable`; a probe
-    that raises is logged and reports nothing. So is one that takes longer than 10 seconds, and it is not asked again
-    until it has returned.
+    worker thread before each load. A device that cannot be used is reported with the reason in `unusable`, and what to
+    do about it in `remedy`. A probe that raises is logged and reports nothing. So is one that takes longer than 10
+    seconds, and it is not asked again until it has returned.
     """
     raise NotImplementedError
 

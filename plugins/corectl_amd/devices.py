@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from corectl.hardware.device import Device, DeviceKind
-from corectl.hardware.kernel import may_use, number, read
+from corectl.hardware.kernel import is_there, may_use, number, read
 from corectl.hardware.pci import PciCard, not_driven, product_name
 from corectl.hardware.ram import machine_memory
 from corectl.hardware.vulkan import has_driver
@@ -35,7 +35,8 @@ def of_node(node: Node, root: Path, environment: Mapping[str, str], targets: Col
     reason, remedy = _access(("kfd", f"dri/{node.render_node}"), root) or _target(node, environment, targets)
     if not (reason or total):
         reason, remedy = _NO_MEMORY
-    product = read(folder / "product_name", 200) or product_name(_MAKER, node.product, root)
+    told = " ".join(read(folder / "product_name", 200).split())
+    product = told or product_name(_MAKER, node.product, root)
     return Device(
         id=f"GPU-{node.unique:016x}" if node.unique else str(node.index),
         kind="rocm",
@@ -81,7 +82,7 @@ def _memory(folder: Path, *, integrated: bool) -> tuple[int, int]:
 def _access(files: tuple[str, ...], root: Path) -> tuple[str, str] | None:
     """Why the files in `/dev` cannot be used, and the remedy; None if they can."""
     for name in files:
-        if not (root / "dev" / name).exists():
+        if not is_there(root / "dev" / name):
             return f"/dev/{name} is not there", _CONTAINER
         if not may_use(root / "dev" / name):
             return f"this user may not use /dev/{name}", _GROUPS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from corectl import hookimpl
 from corectl.hardware.device import Device, HardwareProbe
-from corectl.hardware.kernel import may_use
+from corectl.hardware.kernel import is_there, may_use
 from corectl.hardware.pci import PciCard, card_name, cards, not_driven
 from corectl.hardware.vulkan import MISSING, REMEDY, has_driver
 from corectl_intel.memory import own_memory, shared_memory
@@ -56,7 +56,7 @@ class IntelProbe:
         node = card.render_node
         if not node:
             return "its driver offers nothing to compute with", "use a newer kernel"
-        if not (self._root / "dev/dri" / node).exists():
+        if not is_there(self._root / "dev/dri" / node):
             return f"/dev/dri/{node} is not there", "start the container with: --device /dev/dri"
         if not may_use(self._root / "dev/dri" / node):
             remedy = "type: sudo usermod -aG render,video $USER; then log in again"

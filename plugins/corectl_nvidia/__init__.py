@@ -10,6 +10,7 @@ import msgspec
 
 from corectl import hookimpl
 from corectl.hardware.device import Device, HardwareProbe
+from corectl.hardware.kernel import is_there
 from corectl.hardware.pci import PciCard, cards, not_driven
 from corectl_nvidia.nvml import ask, unseen
 from corectl_nvidia.visible import visible
@@ -49,7 +50,7 @@ class NvidiaProbe:
         return visible(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
     def _has(self, signs: tuple[str, ...]) -> bool:
-        return any((self._root / sign).exists() for sign in signs)
+        return any(is_there(self._root / sign) for sign in signs)
 
     def _not_driven(self, card: PciCard) -> Device:
         device = not_driven(card, "cuda", "NVIDIA", "nvidia", self._root)

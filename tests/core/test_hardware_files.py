@@ -32,6 +32,8 @@ def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
     assert kernel.read(tmp_path / "odd") == "\ufffd\ufffd1"
     for nothing in (tmp_path, tmp_path / "gone", tmp_path / "small" / "below", tmp_path / "bad\0name"):
         assert kernel.read(nothing) == "" and kernel.number(nothing) is None
+    assert kernel.is_there(tmp_path) and not kernel.is_there(tmp_path / "bad\0name")
+    assert kernel.names(tmp_path) == ["huge", "odd", "small"] and kernel.names(tmp_path / "small") == []
 
 
 @linux

@@ -61,6 +61,14 @@ def names(folder: Path) -> list[str]:
         return []
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder; if that may not be known, there is none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def may_use(path: Path) -> bool:
     """Whether this process may read and write a device's file."""
     return os.access(path, os.R_OK | os.W_OK)
