@@ -41,6 +41,14 @@ class TagEntry(msgspec.Struct, kw_only=True, omit_defaults=True):
     capabilities: list[str] = []
 
 
+class BackendSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Our addition: what would load the model now, how it computes, and why it; or why nothing can."""
+
+    name: str = ""
+    variant: str = ""
+    reason: str
+
+
 class ShowReply(msgspec.Struct, kw_only=True, omit_defaults=True):
     details: Details
     model_info: dict[str, Any]
@@ -58,6 +66,7 @@ class ShowReply(msgspec.Struct, kw_only=True, omit_defaults=True):
     capabilities: list[str] = []
     requires: str = ""
     origin: str = ""
+    backend: BackendSummary | None = None
 
 
 class RunnerCounts(msgspec.Struct, kw_only=True):
@@ -157,7 +166,16 @@ def _show(services: Services, record: ModelRecord, body: ShowRequest) -> ShowRep
         capabilities=services.capabilities(record),
         requires=record.config.requires,
         origin="" if record.origin == "store" else record.origin,
+        backend=_backend(services, record) if record.weights is not None else None,
     )
+
+
+def _backend(services: Services, record: ModelRecord) -> BackendSummary:
+    try:
+        choice = services.backend(record)
+    except CorectlError as exc:
+        return BackendSummary(reason=exc.message)
+    return BackendSummary(name=choice.backend.name, variant=choice.variant, reason=choice.reason)
 
 
 async def ps(services: Services) -> Response[bytes]:

@@ -91,6 +91,19 @@ def test_ps(server: FakeServer, corectl: Corectl, size: int, vram: int, text: st
     assert len(corectl("ps", "other").out.splitlines()) == 1
 
 
+def test_ps_with_backends(server: FakeServer, corectl: Corectl) -> None:
+    runner = {"backend": "mlx", "variant": "metal", "backend_reason": "the only one"}
+    loaded = [
+        tag("a:latest", expires_at=ago(minutes=-4.5), runner=runner),
+        tag("b:latest", expires_at=ago(minutes=-4.5)),
+    ]
+    server.reply("GET /api/ps", {"models": loaded})
+    head, first, second = corectl("ps", "--verbose").out.splitlines()
+    assert head.split()[-2:] == ["BACKEND", "WHY"]
+    assert first.rstrip().endswith("mlx (metal)    the only one")
+    assert second.rstrip().endswith("from now")
+
+
 @pytest.mark.parametrize(
     ("expires", "text"), [(ago(days=-36500), "Forever"), (ago(seconds=1), "Stopping...")]
 )

@@ -24,6 +24,7 @@ from corectl.plugins import PluginHost
 from corectl.remote.model import RemoteModel
 from corectl.remote.remotes import Remotes
 from corectl.runner.engine import ModelSpec
+from corectl.scheduler.backends import Choice, wanted_backend
 from corectl.scheduler.scheduler import Scheduler
 from corectl.scheduler.state import AnyModel, Model
 from corectl.store.catalog import Catalog
@@ -55,8 +56,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     def read_model(self, record: ModelRecord) -> AnyModel:
         """The same for worker threads: it reads files."""
-        if record.paths(MediaType.ADAPTER):
-            raise NotSupported(f"{name} has an adapter, which this version cannot apply")
         # Read here, on a worker thread: later they are only looked at.
         for text in ("template", "system", "parameters", "messages"):
             getattr(record, text)
@@ -78,6 +77,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             weights=files.weights,
             named=files.named,
             projectors=tuple(record.paths(MediaType.PROJECTOR)),
+            adapters=tuple(record.paths(MediaType.ADAPTER)),
             embedding=not {"embedding", "rerank"}.isdisjoint(description.capabilities),
         )
         return Model(record=record, spec=spec, description=description)
@@ -100,6 +100,19 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
                 self.scheduler.machine.backends.choose(format=name)
                 return Recognised(name, description)
         return None
+
+    def backend(self, record: ModelRecord) -> Choice:
+        """The backend that a model would be loaded with now. For worker threads: it may ask the hardware probes.
+
+        Raises `NotSupported`.
+        """
+        machine, option = self.scheduler.machine, record.parameters.get("backend")
+        known = machine.inventory.devices
+        return machine.backends.choose(
+            format=record.config.model_format or DEFAULT_FORMAT,
+            wanted=wanted_backend(self.settings, record.name, option if isinstance(option, str) else None),
+            devices=machine.inventory.probe() if known is None else known,
+        )
 
     def options(self, record: ModelRecord, requested: dict[str, Any]) -> tuple[LoadOptions, SamplingOptions]:
         """The options in force for one request. Raises `BadRequest` that names the option."""

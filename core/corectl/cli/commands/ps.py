@@ -32,8 +32,8 @@ def until(expires_at: str) -> str:
     return "Stopping..." if time and time < datetime.now(UTC) else human_time(time, "Never")
 
 
-def running_table(models: list[dict[str, Any]], prefix: str = "") -> str:
-    """The loaded models whose name starts with `prefix`."""
+def running_table(models: list[dict[str, Any]], prefix: str = "", *, verbose: bool = False) -> str:
+    """The loaded models whose name starts with `prefix`; if `verbose`, with what runs them and why."""
     rows = [
         (
             model["name"],
@@ -42,20 +42,31 @@ def running_table(models: list[dict[str, Any]], prefix: str = "") -> str:
             processor(model["size"], model.get("size_vram", 0)),
             str(model.get("context_length", 0)),
             until(model["expires_at"]),
+            *(_backend(model.get("runner") or {}) if verbose else ()),
         )
         for model in models
         if model["name"].lower().startswith(prefix.lower())
     ]
-    return table(("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"), rows)
+    more = ("BACKEND", "WHY") if verbose else ()
+    return table(("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL", *more), rows)
+
+
+def _backend(runner: dict[str, Any]) -> tuple[str, str]:
+    """Other servers do not say."""
+    if not runner.get("backend"):
+        return "", ""
+    return f"{runner['backend']} ({runner.get('variant', '')})", str(runner.get("backend_reason", ""))
 
 
 @click.command("ps", cls=Command, takes=(0, None), help="List running models")
+@click.option("-v", "--verbose", is_flag=True, help="Show the backend of each, and why it was chosen")
 @click.argument("args", nargs=-1)
-def ps(args: tuple[str, ...]) -> None:
+def ps(args: tuple[str, ...], verbose: bool) -> None:
     """Prints the table of loaded models."""
     from corectl.cli.client import connect
 
-    click.echo(running_table(connect().get("/api/ps")["models"], args[0] if args else ""), nl=False)
+    models = connect().get("/api/ps")["models"]
+    click.echo(running_table(models, args[0] if args else "", verbose=verbose), nl=False)
 
 
 @click.command("stop", cls=Command, takes=(1, 1), synopsis="MODEL", help="Stop a running model")

@@ -88,6 +88,9 @@ def model_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
             if isinstance(value, int | float):
                 rows.append((title, str(int(value))))
     rows.append(("quantization", details.get("quantization_level", "")))
+    if backend := info.get("backend"):
+        name = f"{backend['name']} ({backend['variant']})" if backend.get("name") else "none"
+        rows.append(("backend", f"{name}: {backend['reason']}"))
     if info.get("requires"):
         rows.append(("requires", info["requires"]))
     return rows
