@@ -116,6 +116,13 @@ def test_the_one_named_that_raises() -> None:
     assert "no driver" in choose(Offer("a", ("gguf",), "raises"), wanted="a")
 
 
+def test_an_accelerator_counts_for_all_its_ways() -> None:
+    offers = Offer("a", ("gguf",), variant="rocm"), Offer("b", ("x", "gguf"), variant="vulkan")
+    both = msgspec.structs.replace(GPU, also=("vulkan",))
+    assert choose(*offers, devices=(both,)) == "a"
+    assert choose(*offers, devices=(msgspec.structs.replace(both, unusable="too old"),)) == "b"
+
+
 def test_one_that_computes_on_an_accelerator_that_is_there_comes_first() -> None:
     offers = Offer("a", ("gguf",)), Offer("b", ("x", "gguf"), variant="hip")
     assert choose(*offers) == "a"

@@ -79,7 +79,7 @@ class Backends:
         """
         if wanted.name:
             return self._named(format, wanted)
-        kinds: set[str] = {device.kind for device in devices if device.kind != "cpu" and not device.unusable}
+        kinds: set[str] = {way for device in devices if device.kind != "cpu" for way in device.ways}
         loading = [backend for backend in self._backends.values() if format in backend.formats]
         usable = [backend for backend in loading if self._availability[backend.name].usable]
         if not usable:

@@ -70,4 +70,4 @@ class Machine:
     async def survey(self) -> tuple[tuple[Device, ...], set[str]]:
         """The devices as they are now, and the ids of those that can be used."""
         devices = await self.inventory.refresh()
-        return devices, {device.id for device in devices if not device.unusable}
+        return devices, {device.id for device in devices if device.ways}
