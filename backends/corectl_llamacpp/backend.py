@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from corectl.model.gguf import header_of
 from corectl.runner.engine import (
@@ -17,27 +14,28 @@ from corectl.runner.engine import (
     ModelSpec,
     Placement,
 )
+from corectl_llamacpp.build import installed
 from corectl_llamacpp.devices import make_visible
 from corectl_llamacpp.memory import estimate
 
-VARIANTS = ("cuda", "hip", "metal", "vulkan", "sycl")
+MISSING = "llama-cpp-python is not installed; type: pip install 'corectl[llamacpp]'"
 
 
 class LlamaCppBackend:
-    """llama.cpp as a backend: GGUF models on CPU, CUDA, ROCm, Metal or Vulkan, as the installed wheel was built."""
+    """llama.cpp as a backend: GGUF models on CPU, CUDA, ROCm, Metal, Vulkan or SYCL, as what is installed was built."""
 
     name = "llamacpp"
     formats = ("gguf",)
 
     def availability(self) -> Availability:
-        spec = importlib.util.find_spec("llama_cpp")
-        if spec is None or not spec.submodule_search_locations:
+        build = installed()
+        if build is None:
+            return Availability(reason=MISSING)
+        if not build.complete:
             return Availability(
-                reason="llama-cpp-python is not installed; type: pip install 'corectl[llamacpp]'"
+                reason=f"llama-cpp-python is there without its libraries; type: {build.again('GGML_NATIVE')}"
             )
-        libraries = [path.name for path in Path(spec.submodule_search_locations[0], "lib").glob("*ggml-*")]
-        variant = next((name for name in VARIANTS if any(f"ggml-{name}" in lib for lib in libraries)), "cpu")
-        return Availability(variant=variant, version=importlib.metadata.version("llama-cpp-python"))
+        return Availability(variant=build.variant, version=build.version or "unknown", adapters=True)
 
     def estimate(self, model: ModelSpec, shape: CacheShape) -> MemoryEstimate:
         return estimate(
@@ -45,10 +43,13 @@ class LlamaCppBackend:
             shape,
             embedding=model.embedding,
             projectors=[header_of(path) for path in model.projectors],
+            adapters=[header_of(path) for path in model.adapters],
         )
 
     def load(self, model: ModelSpec, placement: Placement, progress: Callable[[float], None]) -> Engine:
-        make_visible(self.availability().variant, placement, os.environ)
+        build = installed()
+        assert build is not None, "a backend that is not available is not loaded"
+        make_visible(build.variant, placement, os.environ)
         from corectl_llamacpp.load import load_engine
 
-        return load_engine(model, placement, progress)
+        return load_engine(model, placement, progress, build)

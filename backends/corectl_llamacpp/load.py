@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,81 +16,103 @@ os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 import llama_cpp
 import msgspec
 
-from corectl.errors import BadModelFile, LoadFailed, NotSupported
+from corectl.errors import BadModelFile, DevicesMissing, LoadFailed, NotSupported
+from corectl.hardware.processor import processor
 from corectl.messages import Notice
-from corectl.model.ggml import TENSOR_TYPES
 from corectl.model.gguf import Header, header_of
-from corectl.runner.engine import CacheShape, EngineInfo, ModelSpec, Placement
+from corectl.runner.engine import EngineInfo, ModelSpec, Placement
 from corectl.scheduler.fit import HOST
-from corectl_llamacpp import logs
-from corectl_llamacpp.devices import measured
+from corectl_llamacpp import adapters, extensions, ggml, logs, numa
+from corectl_llamacpp.build import Build
+from corectl_llamacpp.devices import GgmlDevice, chosen, measured
 from corectl_llamacpp.engine import LlamaEngine
 from corectl_llamacpp.layers import layers_of
-from corectl_llamacpp.memory import SPLIT_SEQUENCES, batch_tokens, idle_cells, idle_sequences, step_tokens
+from corectl_llamacpp.memory import SPLIT_SEQUENCES, idle_cells, idle_sequences
+from corectl_llamacpp.params import context_params, model_params, shape_of
 from corectl_llamacpp.pooling import pooling_of
 from corectl_llamacpp.ranker import LlamaRanker
 
 if TYPE_CHECKING:
     from corectl_llamacpp.vision import LlamaVision
 
-_CACHE_TYPES = {name.lower(): number for number, (name, _, _) in TENSOR_TYPES.items()}
-_FLASH_ATTENTION = {
-    None: llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO,
-    True: llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED,
-    False: llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED,
-}
-
+log = logging.getLogger(__name__)
 
 WORTH_SAVING, WORTH_SAVING_GPU = 32, 512
 """See `EngineInfo.worth_saving`. Each layer's part is copied by itself, which takes accelerators milliseconds."""
 
+Devices = Mapping[str, GgmlDevice]
+"""The accelerators that the model lies on, in their order, by the ids that the placement has for them."""
 
-def load_engine(model: ModelSpec, placement: Placement, progress: Callable[[float], None]) -> LlamaEngine:
-    """Raises `LoadFailed` with llama.cpp's last error lines, and `OutOfMemory` if they speak of that."""
+
+def load_engine(
+    model: ModelSpec, placement: Placement, progress: Callable[[float], None], build: Build
+) -> LlamaEngine:
+    """Raises `LoadFailed` with llama.cpp's last error lines, and `OutOfMemory` if they speak of that.
+
+    `DevicesMissing` is for accelerators of the placement that llama.cpp does not see.
+    """
     logs.install()
-    llama_cpp.llama_backend_init()
+    ggml.start(build.folders)
+    devices = _find_devices(placement, build.variant)
     header = _checked_header(model.weights)
     placement = _with_cache(header, placement)
-    idle = idle_sequences(header, _shape(placement), embedding=model.embedding)
-    if 0 < sum(placement.layers) <= len(layers_of(header)):
+    # What the head is on an accelerator for, and everything before it.
+    whole = sum(placement.layers) > len(layers_of(header))
+    if placement.numa and not whole:
+        _spread_over_nodes()
+    idle = idle_sequences(header, shape_of(placement), embedding=model.embedding)
+    if any(placement.layers) and not whole:
         idle = min(idle, max(0, SPLIT_SEQUENCES - placement.max_sequences))
     pooling = pooling_of(header) if model.embedding else ""
     with ExitStack() as undo:
-        native = _load_model(model, placement, progress)
+        native = _load_model(model.weights, placement, devices, progress)
         undo.callback(llama_cpp.llama_model_free, native)
-        vision = _load_vision(model, native, placement)
+        vision = _load_vision(model, native, placement, devices)
         if vision is not None:
             undo.callback(vision.close)
+        notices, changes = _load_adapters(model, native, header)
         at_once = vision.at_once if vision is not None else 0
-        context = llama_cpp.llama_init_from_model(native, _context_params(model, placement, idle, at_once))
+        params = context_params(placement, idle=idle, at_once=at_once, embedding=model.embedding)
+        context = llama_cpp.llama_init_from_model(native, params)
         if not context:
             raise logs.failure("the context could not be made")
         undo.pop_all()
-    projectors = sum(path.stat().st_size for path in model.projectors)
-    taken = measured(
-        logs.buffers, placement, weights=llama_cpp.llama_model_size(native), projectors=projectors
-    )
-    memory = llama_cpp.llama_get_memory(context)
-    info = EngineInfo(
-        num_ctx=placement.num_ctx,
-        cells=placement.cells,
-        num_batch=placement.num_batch,
-        max_sequences=placement.max_sequences,
-        num_thread=placement.num_thread,
-        memory=sum(use.total for use in taken),
-        gpu_memory=sum(use.total for use in taken if use.device != HOST),
-        measured=taken,
+    adapters.apply_adapters(context, changes)
+    slow = () if whole else extensions.notices_of(processor(), ggml.features(), build)
+    info = _info(model, placement, devices, native, context)
+    info = msgspec.structs.replace(
+        info,
         idle_sequences=idle,
         idle_cells=_idle_cells(header, placement),
-        worth_saving=WORTH_SAVING_GPU if any(placement.layers) else WORTH_SAVING,
-        can_shift=bool(memory) and bool(llama_cpp.llama_memory_can_shift(memory)),
         pooling=pooling,
-        description=_description(native),
-        notices=_notices(),
+        notices=(*_notices(), *notices, *slow),
     )
     if pooling == "rank":
         return LlamaRanker(native, context, info, header, model.weights)
     return LlamaEngine(native, context, info, vision)
+
+
+def _find_devices(placement: Placement, variant: str) -> Devices:
+    """The placement's accelerators. What ggml has found is logged in any case."""
+    found = ggml.devices()
+    for device in found:
+        log.info(
+            "ggml: %s (%s): %.1f of %.1f GiB free",
+            *(device.name, device.description, device.memory_free / 2**30, device.memory_total / 2**30),
+        )
+    log.info("ggml: built to use %s", ", ".join(sorted(ggml.features())))
+    try:
+        return chosen(found, placement, variant)
+    except DevicesMissing as exc:
+        raise DevicesMissing(logs.explained(exc.message)) from None
+
+
+def _spread_over_nodes() -> None:
+    nodes = numa.nodes()
+    if len(nodes) > 1:
+        found = numa.strategy(nodes, os.sched_getaffinity(0))
+        log.info("%d NUMA nodes: strategy %d", len(nodes), found)
+        llama_cpp.llama_numa_init(found)
 
 
 def _checked_header(path: Path) -> Header:
@@ -116,14 +139,10 @@ def _with_cache(header: Header, placement: Placement) -> Placement:
     return placement
 
 
-def _load_model(model: ModelSpec, placement: Placement, progress: Callable[[float], None]) -> Any:
-    params = llama_cpp.llama_model_default_params()
-    params.n_gpu_layers = sum(placement.layers)
-    split = (ctypes.c_float * llama_cpp.llama_max_devices())(*placement.layers)
-    params.tensor_split = split
-    params.load_mode = (
-        llama_cpp.LLAMA_LOAD_MODE_MMAP if placement.use_mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
-    )
+def _load_model(
+    weights: Path, placement: Placement, devices: Devices, progress: Callable[[float], None]
+) -> Any:
+    params = model_params(placement, list(devices.values()))
 
     def report(fraction: float, data: Any) -> bool:
         progress(fraction)
@@ -132,13 +151,13 @@ def _load_model(model: ModelSpec, placement: Placement, progress: Callable[[floa
     # llama.cpp keeps the pointer until the model is loaded, so the object must live as long.
     callback = llama_cpp.llama_progress_callback(report)
     params.progress_callback = callback
-    native = llama_cpp.llama_model_load_from_file(os.fsencode(model.weights), params)
+    native = llama_cpp.llama_model_load_from_file(os.fsencode(weights), params)
     if not native:
         raise logs.failure("failed to load model")
     return native
 
 
-def _load_vision(model: ModelSpec, native: Any, placement: Placement) -> LlamaVision | None:
+def _load_vision(model: ModelSpec, native: Any, placement: Placement, devices: Devices) -> LlamaVision | None:
     """The model's projector, if it has one. Its library is not loaded for models that have none."""
     if not model.projectors:
         return None
@@ -152,15 +171,39 @@ def _load_vision(model: ModelSpec, native: Any, placement: Placement) -> LlamaVi
         from corectl_llamacpp.vision import load_vision
     except Exception as exc:
         raise LoadFailed(f"this build of llama-cpp-python cannot read images: {exc}") from exc
-    return load_vision(path, header, native, placement)
+    first = next(iter(devices.values()), None)
+    return load_vision(path, header, native, placement, first.token if first is not None else None)
 
 
-def _shape(placement: Placement) -> CacheShape:
-    return CacheShape(
+def _load_adapters(model: ModelSpec, native: Any, header: Header) -> tuple[tuple[Notice, ...], list[Any]]:
+    """The model's adapters, and what of them has no effect."""
+    headers = {path: _checked_header(path) for path in model.adapters}
+    notices = [notice for path, own in headers.items() for notice in adapters.left_out(path, own)]
+    return tuple(notices), [adapters.load_adapter(native, header, path, own) for path, own in headers.items()]
+
+
+def _info(model: ModelSpec, placement: Placement, devices: Devices, native: Any, context: Any) -> EngineInfo:
+    """What was loaded, as far as it can be seen."""
+    changes = sum(path.stat().st_size for path in model.adapters)
+    taken = measured(
+        logs.buffers,
+        devices,
+        weights=llama_cpp.llama_model_size(native) + changes,
+        projectors=sum(path.stat().st_size for path in model.projectors),
+    )
+    memory = llama_cpp.llama_get_memory(context)
+    return EngineInfo(
+        num_ctx=placement.num_ctx,
+        cells=placement.cells,
         num_batch=placement.num_batch,
         max_sequences=placement.max_sequences,
-        cache_type=placement.cache_type,
-        flash_attention=placement.flash_attention,
+        num_thread=placement.num_thread,
+        memory=sum(use.total for use in taken),
+        gpu_memory=sum(use.total for use in taken if use.device != HOST),
+        measured=taken,
+        worth_saving=WORTH_SAVING_GPU if any(placement.layers) else WORTH_SAVING,
+        can_shift=bool(memory) and bool(llama_cpp.llama_memory_can_shift(memory)),
+        description=_description(native),
     )
 
 
@@ -178,29 +221,6 @@ def _idle_cells(header: Header, placement: Placement) -> int:
         return 0
     flash_attention = placement.flash_attention is not False
     return idle_cells(header, placement.cache_type, flash_attention=flash_attention)
-
-
-def _context_params(model: ModelSpec, placement: Placement, idle: int, at_once: int) -> Any:
-    """`at_once` cells of an image are looked at together, so they must be computed together, as an encoder's input."""
-    params = llama_cpp.llama_context_default_params()
-    sequences = placement.max_sequences + idle
-    batch = max(batch_tokens(_shape(placement), sequences), at_once)
-    params.n_ctx = max(placement.cells, batch)
-    params.n_batch = batch
-    params.n_ubatch = max(step_tokens(batch, embedding=model.embedding), at_once)
-    params.n_seq_max = sequences
-    if not model.embedding:
-        # Room for the logits of one token of each sequence; by default llama.cpp takes it for each token of a batch.
-        params.n_outputs_max = sequences
-    params.type_k = params.type_v = _CACHE_TYPES[placement.cache_type]
-    params.flash_attn_type = _FLASH_ATTENTION[placement.flash_attention]
-    # Layers with a window have cells for the window only: with all cells it would save nothing.
-    params.swa_full = False
-    params.n_threads = params.n_threads_batch = placement.num_thread
-    params.kv_unified = True
-    params.embeddings = model.embedding
-    params.no_perf = True
-    return params
 
 
 def _description(native: Any) -> str:

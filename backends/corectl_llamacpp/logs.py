@@ -76,7 +76,12 @@ def said(remark: str) -> bool:
     return remark in _remarks
 
 
+def explained(what: str) -> str:
+    """What has failed, and the last error lines."""
+    return f"{what}: {'; '.join(recent_errors)}" if recent_errors else what
+
+
 def failure(what: str) -> LoadFailed:
-    """What has failed, and the last error lines; `OutOfMemory` if they speak of that."""
-    message = f"{what}: {'; '.join(recent_errors)}" if recent_errors else what
+    """The error for what has failed, with the last error lines; `OutOfMemory` if they speak of that."""
+    message = explained(what)
     return OutOfMemory(message) if _NO_MEMORY.search(message) else LoadFailed(message)

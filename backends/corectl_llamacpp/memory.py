@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from corectl.errors import BadModelFile
 from corectl.model.ggml import TENSOR_TYPES
-from corectl.model.gguf import Header
+from corectl.model.gguf import Header, TensorInfo
 from corectl.runner.engine import CacheShape, LayerMemory, MemoryEstimate
 from corectl_llamacpp.compute import compute_of
 from corectl_llamacpp.layers import Layer, layers_of
@@ -97,14 +97,24 @@ def vocabulary(header: Header) -> int:
 
 
 def estimate(
-    header: Header, shape: CacheShape, *, embedding: bool, projectors: Sequence[Header] = ()
+    header: Header,
+    shape: CacheShape,
+    *,
+    embedding: bool,
+    projectors: Sequence[Header] = (),
+    adapters: Sequence[Header] = (),
 ) -> MemoryEstimate:
-    """Bytes by layer. `projectors` are the headers of the files that let the model see. Raises `BadModelFile`."""
+    """Bytes by layer. The others are the headers of files that let the model see, and of LoRA adapters.
+
+    Raises `BadModelFile`.
+    """
     idle = idle_sequences(header, shape, embedding=embedding)
     sequences = shape.max_sequences + idle
     tokens = step_tokens(batch_tokens(shape, sequences), embedding=embedding)
     layers = layers_of(header)
-    weights = _Weights(header, len(layers))
+    weights = _Weights(
+        [*header.tensors, *(tensor for file in adapters for tensor in file.tensors)], len(layers)
+    )
     most = max((layer.window for layer in layers), default=0) * sequences + tokens
     compute = compute_of(
         header,
@@ -163,13 +173,16 @@ def _rounded(cells: int) -> int:
 
 
 class _Weights:
-    """Bytes of tensors by where they belong. A tied output is the token embedding, read where the head is."""
+    """Bytes of tensors by where they belong. A tied output is the token embedding, read where the head is.
 
-    def __init__(self, header: Header, count: int) -> None:
+    What an adapter adds to a tensor has that one's name with something behind it, and lies in the same place.
+    """
+
+    def __init__(self, tensors: Iterable[TensorInfo], count: int) -> None:
         self.layers = [0] * count
         self.head = self.host = embedding = 0
         output = False
-        for tensor in header.tensors:
+        for tensor in tensors:
             block = tensor.name.split(".")[1] if tensor.name.startswith("blk.") else ""
             if block.isdigit() and int(block) < count:
                 self.layers[int(block)] += tensor.size_bytes

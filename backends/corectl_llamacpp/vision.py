@@ -228,15 +228,20 @@ def _piece(chunk: Any) -> _Piece:
     )
 
 
-def load_vision(path: Path, header: Header, native: Any, placement: Placement) -> LlamaVision | None:
-    """The projector for a loaded model; None for one that only hears. Raises `LoadFailed` and `NotSupported`."""
+def load_vision(
+    path: Path, header: Header, native: Any, placement: Placement, device: int | None
+) -> LlamaVision | None:
+    """The projector for a loaded model; None for one that only hears. Raises `LoadFailed` and `NotSupported`.
+
+    `device` is the token of the accelerator that it lies on; None: it is in the machine's memory.
+    """
     metadata = header.metadata
     kind = metadata.get("clip.vision.projector_type") or metadata.get("clip.projector_type")
     if kind in _BOUND_TO_PROMPT:
         raise NotSupported(f"projectors of the kind {kind} cannot be used with this version of corectl")
     mtmd.mtmd_helper_log_set(logs.callback, None)
     params = mtmd.mtmd_context_params_default()
-    params.use_gpu = sum(placement.layers) > 0
+    params.use_gpu, params.device = device is not None, device
     params.n_threads = placement.num_thread
     params.print_timings = False
     context = mtmd.mtmd_init_from_file(os.fsencode(path), native, params)

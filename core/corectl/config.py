@@ -50,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sched_spread: bool = False
     require_gpu: bool = False
     llm_library: str = ""
+    numa: bool = False
     cache_memory: int = 2**29
     remotes: dict[str, str] = {}
     remote_keys: dict[str, Secret] = {}
@@ -174,7 +175,7 @@ def _one_of(*known: str) -> Callable[[str], str]:
     return parse
 
 
-LIBRARIES = ("cpu", "cuda", "rocm", "metal", "vulkan")
+LIBRARIES = ("cpu", "cuda", "rocm", "metal", "vulkan", "sycl")
 
 
 def _library(text: str) -> str:
@@ -311,7 +312,13 @@ SETTINGS = (
         name="llm_library",
         variables=("OLLAMA_LLM_LIBRARY",),
         parse=_library,
-        help="kind of device to compute on: cpu, cuda, rocm, metal or vulkan; empty: the best",
+        help="kind of device to compute on: cpu, cuda, rocm, metal, vulkan or sycl; empty: the best",
+    ),
+    Setting(
+        name="numa",
+        variables=("CORECTL_NUMA",),
+        parse=_bool,
+        help="spread what the CPU computes over the machine's NUMA nodes, where it has several",
     ),
     Setting(
         name="cache_memory",

@@ -14,7 +14,8 @@ CorectlError                    500 internal
 ├── Busy                        503 the queue is full; try again
 └── EngineError                 500 an engine failed while it worked
     ├── LoadFailed              500 a runner could not load its model
-    │   └── OutOfMemory         500 there was no memory for it
+    │   ├── OutOfMemory         500 there was no memory for it
+    │   └── DevicesMissing      500 an engine does not find the accelerators that it was to use
     └── RunnerDied              500 a runner process ended while it had work
 """
 
@@ -112,6 +113,12 @@ class OutOfMemory(LoadFailed):
     """Memory ran out while a model was loaded, or in the middle of its work. A load is tried again, smaller."""
 
     code = "out_of_memory"
+
+
+class DevicesMissing(LoadFailed):
+    """An engine does not find accelerators that probes have found. A load is tried again without them."""
+
+    code = "devices_missing"
 
 
 class RunnerDied(EngineError):

@@ -19,7 +19,6 @@ from corectl.model.gguf import Header, TensorInfo, read_header
 from corectl.runner.engine import CacheShape, EngineInfo, MemoryUse, ModelSpec, Placement
 from corectl.scheduler.fit import memory_use
 from corectl_llamacpp.backend import LlamaCppBackend
-from corectl_llamacpp.devices import Buffer, make_visible, measured
 from corectl_llamacpp.layers import Layer, layers_of
 from corectl_llamacpp.memory import CELL_STEP, IDLE_BYTES, IDLE_SEQUENCES, estimate, idle_sequences
 from tests.backends.conftest import EMBEDDER, placement, smollm2
@@ -288,47 +287,6 @@ def test_weights_by_layer() -> None:
     # On an accelerator the tied embedding is there twice: each token's row is looked up by the host.
     assert (host.weights, gpu.weights) == (found.host, everything)
     assert (host.cache, gpu.cache) == (0, alone.cache)
-
-
-def test_what_was_taken_by_device() -> None:
-    buffers = [
-        Buffer("CPU_Mapped", "model", 900),
-        Buffer("CPU_REPACK", "model", 200),
-        Buffer("CUDA0", "model", 300),
-        Buffer("CUDA1", "model", 400),
-        Buffer("CUDA1", "KV", 50),
-        Buffer("CUDA1", "KV", 5),
-        Buffer("CPU", "RS", 7),
-        Buffer("CUDA0", "compute", 20),
-        Buffer("CUDA_Host", "compute", 3),
-        Buffer("CUDA_Host", "output", 2),
-        Buffer("CUDA0", "lora", 1),
-    ]
-    wanted = msgspec.structs.replace(placement(), devices=("cpu", "a", "b"), layers=(3, 4))
-    assert measured(buffers, wanted, weights=1000, projectors=11) == (
-        MemoryUse(device="cpu", weights=1000, cache=7, compute=5),
-        MemoryUse(device="a", weights=311, compute=20),
-        MemoryUse(device="b", weights=400, cache=55),
-    )
-
-
-@pytest.mark.parametrize(
-    ("variant", "name"),
-    [
-        ("cuda", "CUDA_VISIBLE_DEVICES"),
-        ("hip", "ROCR_VISIBLE_DEVICES"),
-        ("vulkan", "GGML_VK_VISIBLE_DEVICES"),
-    ],
-)
-def test_only_the_devices_of_the_placement_are_seen(variant: str, name: str) -> None:
-    environment = {name: "7"}
-    wanted = msgspec.structs.replace(placement(), devices=("cpu", "GPU-b", "GPU-a"), layers=(3, 4))
-    make_visible(variant, wanted, environment)
-    assert environment == {name: "GPU-b,GPU-a"}
-    make_visible(variant, placement(), environment)
-    assert environment == {name: ""}
-    make_visible("cpu", wanted, environment)
-    assert environment == {name: ""}
 
 
 def test_a_state_is_of_fixed_size(tiny: dict[str, Path]) -> None:

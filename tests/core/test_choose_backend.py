@@ -108,6 +108,20 @@ def test_the_one_named_is_never_replaced_in_silence(wanted: str, message: str) -
     assert message in choose(*offers, wanted=wanted)
 
 
+def test_a_model_with_an_adapter_goes_to_a_backend_that_applies_it() -> None:
+    class Adapting(Offer, frozen=True):
+        def availability(self) -> Availability:
+            return Availability(adapters=True)
+
+    plain, adapting = as_backend(Offer("a", ("gguf",))), as_backend(Adapting("b", ("gguf",)))
+    both, alone = Backends({"a": plain, "b": adapting}), Backends({"a": plain})
+    assert both.choose(format="gguf").backend.name == "a"
+    assert both.choose(format="gguf", adapters=True).backend.name == "b"
+    for backends, wanted in ((both, Wanted("a", "--backend")), (alone, Wanted())):
+        with pytest.raises(NotSupported, match="it cannot apply the adapter that the model has"):
+            backends.choose(format="gguf", wanted=wanted, adapters=True)
+
+
 def test_a_name_without_any_backend() -> None:
     assert "installed: none" in choose(wanted="a")
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from corectl.errors import BadRequest, LoadFailed, OutOfMemory
+from corectl.errors import BadRequest, DevicesMissing, LoadFailed, OutOfMemory
 from corectl.messages import LoadOptions
 from corectl.runner.engine import MemoryUse
 from corectl.scheduler import loader, memory
@@ -239,6 +239,40 @@ def test_a_load_that_runs_out_of_memory_is_tried_smaller(devices: MakeDevices) -
         for request in (held, again):
             await request.let_go()
         await it.scheduler.shutdown()
+
+    play(story())
+
+
+def test_gpus_that_the_engine_does_not_find_are_done_without_and_that_is_said(devices: MakeDevices) -> None:
+    async def story() -> None:
+        it = devices(cpu(), gpu("x", 24 * GIB), gpu("y", 23 * GIB))
+        held = it.hold()
+        for turn, id in enumerate("xy"):
+            runner = await it.runner(turn)
+            assert list(where(runner)) == [id]
+            runner.loaded.set_exception(DevicesMissing(f"no driver for {id}"))
+        runner = await it.loaded(2)
+        assert where(runner) == {} and runner.load.placement.num_ctx == 4096
+        (notice,) = (await held.granted).notices
+        assert notice.code == "cpu_fallback"
+        assert "(x): no driver for x" in notice.message and "(y): no driver for y" in notice.message
+        again = it.hold()
+        assert (await again.granted).runner is runner  # type: ignore[comparison-overlap]
+        for request in (held, again):
+            await request.let_go()
+        await it.scheduler.shutdown()
+
+    play(story())
+
+
+def test_gpus_that_the_engine_does_not_find_fail_a_load_that_requires_them(devices: MakeDevices) -> None:
+    async def story() -> None:
+        it = devices(cpu(), gpu("x", 24 * GIB), require_gpu=True)
+        held = it.hold()
+        (await it.runner(0)).loaded.set_exception(DevicesMissing("no driver"))
+        with pytest.raises(LoadFailed, match=r"requires a GPU, but none can be used: .*\(x\): no driver"):
+            await held.task
+        assert len(HandRunner.started) == 1
 
     play(story())
 

@@ -26,13 +26,15 @@ class Availability(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a backend can be used here. `reason` is empty if it can, else says why not and what to type.
 
     `variant` names the way it computes (cpu, cuda, metal ...), `version` is the engine library's. `ignores` are options
-    and settings, by name, that it cannot honour; a request that gives one is told so.
+    and settings, by name, that it cannot honour; a request that gives one is told so. `adapters` says that it applies
+    the adapters of a model (LoRA); one that does not is not given a model that has some.
     """
 
     reason: str = ""
     variant: str = ""
     version: str = ""
     ignores: tuple[str, ...] = ()
+    adapters: bool = False
 
     @property
     def usable(self) -> bool:
@@ -126,6 +128,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     tokens, `num_batch` the most tokens of one step, `max_sequences` how many may run at once. `devices` are the ids in
     use; of the accelerators among them, `layers` says how many layers each has, in order (the rest is computed by the
     CPU). `num_thread` is the most CPU threads; the runner uses fewer while cores are taken, unless `fixed_threads`.
+    `numa` asks for threads and weights that are spread over the machine's NUMA nodes, where it has several.
     `snapshots` is the host memory in bytes for saved states of sequences. `estimated` is what all that should take.
     """
 
@@ -135,6 +138,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     max_sequences: int
     num_thread: int
     fixed_threads: bool = False
+    numa: bool = False
     layers: tuple[int, ...] = ()
     use_mmap: bool = True
     devices: tuple[str, ...] = ()

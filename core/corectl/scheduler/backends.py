@@ -38,7 +38,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     def ignored(self, options: LoadOptions, settings: Settings) -> tuple[Notice, ...]:
         """A notice for each option that was given, and each setting that was changed, and has no effect here."""
         given = [name for name in LoadOptions.__struct_fields__ if getattr(options, name) is not None]
-        given += [name for name in ("flash_attention", "kv_cache_type") if settings.source(name) != "default"]
+        changed = ("flash_attention", "kv_cache_type", "numa")
+        given += [name for name in changed if settings.source(name) != "default"]
         message = f"the backend {self.backend.name} cannot do anything with it"
         return tuple(
             Notice(code="option_ignored", message=f"{name} has no effect: {message}")
@@ -71,19 +72,27 @@ class Backends:
     def _availability(self) -> dict[str, Availability]:
         return {name: _availability(backend) for name, backend in self._backends.items()}
 
-    def choose(self, *, format: str, wanted: Wanted = NOBODY, devices: Sequence[Device] = ()) -> Choice:
+    def choose(
+        self,
+        *,
+        format: str,
+        wanted: Wanted = NOBODY,
+        devices: Sequence[Device] = (),
+        adapters: bool = False,
+    ) -> Choice:
         """The backend that is wanted, if it can; else the best that loads the format and is usable here.
 
-        Best is one that computes on an accelerator that is there, then the one that names the format earliest among
-        its own, then the first by name. Raises `NotSupported` that says what to type.
+        With `adapters` it must apply those of the model. Best is one that computes on an accelerator that is there,
+        then the one that names the format earliest among its own, then the first by name. Raises `NotSupported` that
+        says what to type.
         """
         if wanted.name:
-            return self._named(format, wanted)
+            return self._named(format, wanted, adapters)
         kinds: set[str] = {way for device in devices if device.kind != "cpu" for way in device.ways}
         loading = [backend for backend in self._backends.values() if format in backend.formats]
-        usable = [backend for backend in loading if self._availability[backend.name].usable]
+        usable = [backend for backend in loading if not self._why_not(backend, adapters)]
         if not usable:
-            raise NotSupported(self._none_for(format, loading))
+            raise NotSupported(self._none_for(format, loading, adapters))
 
         def rank(backend: Backend) -> tuple[bool, int, str]:
             return not self._accelerated(backend, kinds), backend.formats.index(format), backend.name
@@ -102,12 +111,19 @@ class Backends:
         variant = self._availability[backend.name].variant
         return KINDS.get(variant, variant) in kinds
 
-    def _named(self, format: str, wanted: Wanted) -> Choice:
+    def _why_not(self, backend: Backend, adapters: bool) -> str:
+        """Why it cannot load a model, with adapters or without; empty if it can."""
+        says = self._availability[backend.name]
+        if says.reason or says.adapters or not adapters:
+            return says.reason
+        return "it cannot apply the adapter that the model has"
+
+    def _named(self, format: str, wanted: Wanted, adapters: bool) -> Choice:
         backend = self._backends.get(wanted.name)
         if backend is None:
             known = ", ".join(sorted(self._backends)) or "none"
             raise NotSupported(f"there is no backend {wanted.name!r}; installed: {known}")
-        reason = self._availability[wanted.name].reason
+        reason = self._why_not(backend, adapters)
         if reason:
             raise NotSupported(f"backend {wanted.name!r} cannot be used here: {reason}")
         if format not in backend.formats:
@@ -117,8 +133,8 @@ class Backends:
             )
         return self._choice(backend, f"named by the {wanted.by}")
 
-    def _none_for(self, format: str, loading: Sequence[Backend]) -> str:
-        reasons = [f"{item.name}: {self._availability[item.name].reason}" for item in loading]
+    def _none_for(self, format: str, loading: Sequence[Backend], adapters: bool) -> str:
+        reasons = [f"{item.name}: {self._why_not(item, adapters)}" for item in loading]
         if reasons:
             return f"no backend for {format} models can be used here ({'; '.join(sorted(reasons))})"
         return f"no installed backend loads {format!r} models; see 'corectl plugins'"

@@ -11,7 +11,7 @@ import msgspec
 import psutil
 
 from corectl.config import Settings
-from corectl.errors import OutOfMemory
+from corectl.errors import DevicesMissing, OutOfMemory
 from corectl.hardware.device import Device
 from corectl.hardware.eligible import Eligible, eligible
 from corectl.messages import LoadOptions, Notice
@@ -92,7 +92,8 @@ class Loader:
         """Fills the slot with a runner.
 
         Raises `NoRoom` if some of the others must go first, `OutOfMemory` if memory ran out and all of them should
-        (but on the `last_try`, which goes on smaller instead), and other errors if it cannot be loaded at all.
+        (but on the `last_try`, which goes on smaller instead), and other errors if it cannot be loaded at all. Without
+        accelerators that the engine does not find it goes on as if they were not there.
         """
         choice = self._machine.choose(slot.model, options.backend)
         backend, slot.choice = choice.backend, choice
@@ -110,22 +111,33 @@ class Loader:
         for turn in range(1, MOST_TRIES + 1):
             if decision.error is not None:
                 raise decision.error
-            if decision.placement is None:
+            placement = decision.placement
+            if placement is None:
                 raise NoRoom
-            slot.placement, slot.notices = decision.placement, decision.notices
+            slot.placement, slot.notices = placement, decision.notices
             try:
-                slot.runner = await self._start(slot.model, backend, decision.placement)
+                slot.runner = await self._start(slot.model, backend, placement)
                 return
+            except DevicesMissing as exc:
+                if turn == MOST_TRIES:
+                    raise
+                now, empty = (without(each, placement, exc.message) for each in (now, empty))
+                if not now.accelerators:
+                    # A context that follows the memory of GPUs is that of a machine without any.
+                    shortest = Context(wish.context.choices()[-1], context.automatic)
+                    wish = msgspec.structs.replace(wish, context=shortest)
+                decision = await asyncio.to_thread(self._decide, wish, now, empty, estimate, alone=not others)
+                log.warning("%s: %s; trying again without", slot.model.record.name.short, exc.message)
             except OutOfMemory as exc:
                 if (others and not last_try) or turn == MOST_TRIES:
                     raise
-                now = less(now, decision.placement)
-                lower = Context(decision.placement.num_ctx, context.automatic)
+                now = less(now, placement)
+                lower = Context(placement.num_ctx, context.automatic)
                 wish = msgspec.structs.replace(wish, context=lower)
                 again = await asyncio.to_thread(decide, self._policy, wish, now, estimate, alone=True)
-                decision = smaller(decision.placement, again, exc)
+                decision = smaller(placement, again, exc)
                 # The host was counted as smaller than it is.
-                decision = _with_snapshots(decision, slot.placement.snapshots)
+                decision = _with_snapshots(decision, placement.snapshots)
                 self.smaller_loads += 1
                 log.warning("%s: %s; trying again, smaller", slot.model.record.name.short, exc.message)
 
@@ -187,6 +199,17 @@ def _with_snapshots(decision: Decision, snapshots: int) -> Decision:
         return decision
     return msgspec.structs.replace(
         decision, placement=msgspec.structs.replace(placement, snapshots=snapshots)
+    )
+
+
+def without(found: Eligible, failed: Placement, reason: str) -> Eligible:
+    """What is left after a load with this placement did not find its accelerators."""
+    lost = [device for device in found.accelerators if device.id in failed.devices]
+    reasons = (f"{device.name} ({device.id}): {reason}" for device in lost)
+    return msgspec.structs.replace(
+        found,
+        devices=tuple(device for device in found.devices if device not in lost),
+        reasons=(*found.reasons, *reasons),
     )
 
 

@@ -39,6 +39,7 @@ class Machine:
             format=model.spec.format,
             wanted=wanted_backend(self._settings, model.record.name, option),
             devices=self.inventory.devices or (),
+            adapters=bool(model.spec.adapters),
         )
 
     async def context(self, model: Model, requested: int | None, backend: str | None = None) -> Context:

@@ -116,7 +116,8 @@ def decide(
         return Decision(error=_no_gpu(question, found) if hopeless else None)
     if best is None:
         return Decision(error=_no_memory(question, found) if alone else None)
-    return Decision(placement=_saving(best[0], found), notices=_notices(wish, *best, found))
+    placement = msgspec.structs.replace(_saving(best[0], found), numa=wish.settings.numa)
+    return Decision(placement=placement, notices=_notices(wish, *best, found))
 
 
 def plan(
