@@ -7,7 +7,11 @@ import importlib.util
 import platform
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
+import msgspec
+
+from corectl.model.files import ModelFiles
 from corectl.runner.engine import (
     Availability,
     CacheShape,
@@ -18,8 +22,26 @@ from corectl.runner.engine import (
 )
 from corectl_mlx.memory import estimate
 
+
+class Quantization(msgspec.Struct, frozen=True, kw_only=True):
+    """A way to store weights, as MLX calls it. Where `bits` is None, the mode says how many."""
+
+    mode: str = "affine"
+    bits: int | None = None
+
+
 IGNORED = ("num_gpu", "main_gpu", "use_mmap", "num_thread", "flash_attention", "kv_cache_type")
 """MLX has one device, decides about its threads, reads whole files, and keeps keys and values as it computes them."""
+
+
+TARGETS = {
+    "int4": Quantization(bits=4),
+    "int8": Quantization(bits=8),
+    "mxfp4": Quantization(mode="mxfp4"),
+    "mxfp8": Quantization(mode="mxfp8"),
+    "nvfp4": Quantization(mode="nvfp4"),
+}
+"""By what `corectl create --quantize` calls them."""
 
 
 class MlxBackend:
@@ -38,6 +60,15 @@ class MlxBackend:
             version=importlib.metadata.version("mlx-lm"),
             ignores=IGNORED,
         )
+
+    @property
+    def quantizations(self) -> tuple[str, ...]:
+        return tuple(TARGETS)
+
+    def quantize(self, files: ModelFiles, target: str, folder: Path) -> None:
+        from corectl_mlx.quantize import write_quantized
+
+        write_quantized(files, TARGETS[target], folder)
 
     def estimate(self, model: ModelSpec, shape: CacheShape) -> MemoryEstimate:
         return estimate(model, shape)

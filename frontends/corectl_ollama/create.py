@@ -70,7 +70,7 @@ async def _statuses(services: Services, spec: CreateSpec) -> AsyncIterator[str]:
                 spec,
                 report,
                 check_template=check_template,
-                recognise=services.recognise,
+                importer=services,
             )
         finally:
             loop.call_soon_threadsafe(queue.put_nowait, None)

@@ -29,10 +29,21 @@ CHATML = (
 CHATML_GO = "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"
 
 
-def recognise(files: ModelFiles) -> Recognised | None:
-    """What the format plugin for safetensors says."""
-    format = Safetensors()
-    return Recognised(format.name, format.describe(files)) if format.claims(files) else None
+class Shelf:
+    """What the format plugin for safetensors says; quantises by leaving out the second file of weights."""
+
+    def recognise(self, files: ModelFiles) -> Recognised | None:
+        format = Safetensors()
+        return Recognised(format.name, format.describe(files)) if format.claims(files) else None
+
+    def quantize(self, format: str, files: ModelFiles, target: str, folder: Path) -> None:
+        if target != "int4":
+            raise BadRequest(f"unsupported quantization type {target}")
+        for name, path in files.named.items():
+            if name != "model-2.safetensors":
+                place = folder / name
+                place.parent.mkdir(exist_ok=True)
+                place.write_bytes(path.read_bytes())
 
 
 class Bench:
@@ -65,7 +76,7 @@ class Bench:
     def create(self, model: str, **fields: Any) -> list[str]:
         self.statuses = []
         spec = CreateSpec(model=model, **fields)
-        create(self.catalog, spec, self.statuses.append, recognise=recognise)
+        create(self.catalog, spec, self.statuses.append, importer=Shelf())
         return self.statuses
 
     def get(self, model: str) -> ModelRecord:
@@ -475,5 +486,20 @@ def test_a_folder_is_not_laid_over_another_model(bench: Bench) -> None:
     bench.create("folder", files=checkpoint(bench))
     with pytest.raises(BadRequest, match="both 'from' and 'files'"):
         bench.create("x", from_="folder", files=checkpoint(bench))
-    with pytest.raises(NotSupported, match="quantize"):
-        bench.create("x", files=checkpoint(bench), quantize="q4_K_M")
+
+
+def test_a_folder_is_quantised_on_the_way_in(bench: Bench) -> None:
+    files = checkpoint(bench)
+    before = bench.blobs()
+    statuses = bench.create("small", files=files, quantize="INT4")
+    assert statuses[0] == "quantizing F16 model to int4"
+    record = bench.get("small")
+    assert record.files is not None and "model-2.safetensors" not in record.files.named
+    assert record.config.model_type == "4"
+    with pytest.raises(BadRequest, match="int3"):
+        bench.create("other", files=files, quantize="int3")
+    # Nothing is left but what was uploaded, and what the model has.
+    made = {layer.digest.replace(":", "-") for layer in record.layers}
+    assert {name for name in bench.blobs() if name.startswith("sha256-")} - before <= made | {
+        path.name for path in (bench.root / "blobs").iterdir() if path.stat().st_size < 400
+    }

@@ -394,3 +394,21 @@ class Backend(Protocol):
     def load(self, model: ModelSpec, placement: Placement, progress: Callable[[float], None]) -> Engine:
         """Loads a model. Called once, in the runner process; `progress` takes 0.0 to 1.0. Raises `LoadFailed`."""
         ...
+
+
+@runtime_checkable
+class Quantizer(Protocol):
+    """What a backend has besides if it can make a model's weights smaller."""
+
+    @property
+    def quantizations(self) -> tuple[str, ...]:
+        """What `corectl create --quantize` can ask for, in lower case."""
+        ...
+
+    def quantize(self, files: ModelFiles, target: str, folder: Path) -> None:
+        """Writes the model to an empty folder, its weights as `target`, one of `quantizations`.
+
+        Called in a process of its own, with nothing else loaded. Raises `LoadFailed`, and `BadRequest` for weights that
+        are quantised already.
+        """
+        ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,7 +24,8 @@ from corectl.model.templates import Templates, chat_template, fill_template, tem
 from corectl.plugins import PluginHost
 from corectl.remote.model import RemoteModel
 from corectl.remote.remotes import Remotes
-from corectl.runner.engine import ModelSpec
+from corectl.runner.engine import ModelSpec, Quantizer
+from corectl.runner.quantize import QuantizeJob, quantize
 from corectl.scheduler.backends import Choice, wanted_backend
 from corectl.scheduler.scheduler import Scheduler
 from corectl.scheduler.state import AnyModel, Model
@@ -100,6 +102,20 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
                 self.scheduler.machine.backends.choose(format=name)
                 return Recognised(name, description)
         return None
+
+    def quantize(self, format: str, files: ModelFiles, target: str, folder: Path) -> None:
+        """Writes a model to an empty folder with smaller weights. For worker threads: it takes minutes.
+
+        Raises `BadRequest` for a target that is not known, `NotSupported` and `LoadFailed`.
+        """
+        backend = self.scheduler.machine.backends.choose(format=format).backend
+        if not isinstance(backend, Quantizer):
+            raise NotSupported(f"quantize is not supported for {format} models by the backend {backend.name}")
+        if target not in backend.quantizations:
+            known = ", ".join(backend.quantizations)
+            raise BadRequest(f"unsupported quantization type {target[:32]} - supported types are {known}")
+        plugin = self.plugins.plugin_of("corectl_backends", backend.name)
+        quantize(QuantizeJob(plugin=plugin, backend=backend.name, files=files, target=target, folder=folder))
 
     def backend(self, record: ModelRecord) -> Choice:
         """The backend that a model would be loaded with now. For worker threads: it may ask the hardware probes.

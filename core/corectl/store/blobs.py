@@ -7,10 +7,12 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -127,6 +129,13 @@ class BlobStore:
             digest, size = out.commit(None)
             return StoredBlob(digest, size, out.created)
 
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty folder beside the blobs, whose files can be linked into the store; it is gone afterwards."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=self.folder) as folder:
+            yield Path(folder)
+
     def link_or_copy(self, path: Path, digest: str) -> StoredBlob:
         """Store a file that lies elsewhere: as a hard link where possible, else as a copy that is checked.
 
@@ -176,10 +185,13 @@ class BlobStore:
         return [name.replace("-", ":", 1) for name in names]
 
     def remove_leftovers(self, *, older_than_s: float) -> None:
-        """Remove temporary files and partial downloads that nobody has written to for that long."""
+        """Remove temporary files and folders, and partial downloads, that nobody has written to for that long."""
         for path in self._entries(older_than_s):
             if path.name.startswith(_TEMPORARY) or _PARTIAL.fullmatch(path.name):
                 path.unlink(missing_ok=True)
+        for folder in self.folder.glob(f"{_TEMPORARY}*/"):
+            if not folder.is_symlink() and folder.stat().st_mtime <= time.time() - older_than_s:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def rename_legacy(self) -> None:
         """Rename files with the old name `sha256:<hex>` to `sha256-<hex>`."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from corectl.errors import BadRequest, CorectlError, NotFound, NotSupported
+from corectl.errors import BadRequest, CorectlError, NotFound
 from corectl.messages import Message
 from corectl.model.details import human_number
 from corectl.model.manifest import Layer, MediaType, ModelConfig
@@ -18,7 +18,7 @@ from corectl.model.name import ModelName, parse_reference
 from corectl.model.record import ModelRecord
 from corectl.store.catalog import Catalog
 from corectl.store.encoding import layer_json
-from corectl.store.folder import Folder, Recognise, read_folder
+from corectl.store.folder import Folder, Importer, quantized, read_folder
 from corectl.store.named_templates import NamedTemplate, detect
 from corectl.store.remote import CLOUD, remote_url
 from corectl.store.request import check_requires, config_of_info, normal_license, normal_parameters
@@ -56,18 +56,18 @@ def create(
     report: Report,
     *,
     check_template: Callable[[str], None] | None = None,
-    recognise: Recognise = lambda files: None,
+    importer: Importer | None = None,
 ) -> ModelName:
     """Create the model that `spec` asks for; returns its name as stored. `report` is called with each status.
 
-    `check_template` raises for a template that does not parse; `recognise` says what files are that are not GGUF.
+    `check_template` raises for a template that does not parse; `importer` knows about files that are not GGUF.
     Raises `BadRequest` (nothing is changed then), `BadModelFile`, `NotFound` if `from_` names no model here,
     `NotSupported`, `OSError`.
     """
     name = ModelName.parse(spec.model)
     # Held throughout: a delete in between could take a blob that was just found to exist.
     with catalog.lock:
-        draft = _Draft(catalog, spec, report, recognise)
+        draft = _Draft(catalog, spec, report, importer)
         try:
             draft.start()
             draft.describe(check_template)
@@ -80,9 +80,9 @@ def create(
 class _Draft:
     """A model in the making: its layers in order, its config, and the blobs that did not exist before."""
 
-    def __init__(self, catalog: Catalog, spec: CreateSpec, report: Report, recognise: Recognise) -> None:
+    def __init__(self, catalog: Catalog, spec: CreateSpec, report: Report, importer: Importer | None) -> None:
         self.created: list[str] = []
-        self._recognise = recognise
+        self._importer = importer
         self._catalog = catalog
         self._spec = spec
         self._report = report
@@ -136,10 +136,10 @@ class _Draft:
             check_quantize(self._spec.quantize, record.config.file_type)
 
     def _take_files(self, files: dict[str, str], *, has_base: bool) -> None:
-        if not is_gguf(self._catalog.blobs, files):
-            folder = read_folder(self._catalog.blobs, files, self._recognise)
+        if not is_gguf(self._catalog.blobs, files) and self._importer is not None:
+            folder = read_folder(self._catalog.blobs, files, self._importer)
             if folder is not None:
-                self._take_folder(folder, has_base=has_base)
+                self._take_folder(folder, self._importer, has_base=has_base)
                 return
         found = read_files(self._catalog.blobs, files, self._report)
         if has_base and any(part.media_type == MediaType.MODEL for part in found):
@@ -154,12 +154,13 @@ class _Draft:
             self._report(_status(part.layer.digest, False))
             self._describe_weights(part)
 
-    def _take_folder(self, folder: Folder, *, has_base: bool) -> None:
-        format, says = folder.found.format, folder.found.description
+    def _take_folder(self, folder: Folder, importer: Importer, *, has_base: bool) -> None:
         if has_base:
             raise BadRequest("both 'from' and 'files' bring model weights")
-        if self._spec.quantize:
-            raise NotSupported(f"quantize is not supported for {format} models by this version")
+        if target := self._spec.quantize.lower():
+            self._report(f"quantizing {folder.found.description.quantization} model to {target}")
+            folder = quantized(self._catalog.blobs, folder, target, importer, self.created)
+        format, says = folder.found.format, folder.found.description
         for layer in folder.layers:
             self._layers.append(layer)
             self._report(_status(layer.digest, False))
