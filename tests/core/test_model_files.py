@@ -65,3 +65,15 @@ def test_reading_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "a.json").unlink()
     with pytest.raises(BadModelFile, match=r"a\.json cannot be read"):
         found.read("a.json", 100)
+
+
+def test_files_can_be_replaced_in_a_folder_of_links(tmp_path: Path) -> None:
+    found = files(tmp_path, config_dot_json="config.json", w_dot_bin="w.bin")
+    with folder_of(found, instead={"config.json": b"checked", "sub/more.json": b"{}"}) as folder:
+        assert folder != tmp_path
+        assert (folder / "config.json").read_bytes() == b"checked"
+        assert (folder / "sub" / "more.json").read_bytes() == b"{}"
+        assert (folder / "w.bin").read_text() == "w_dot_bin"
+    assert (tmp_path / "config.json").read_text() == "config_dot_json"
+    with pytest.raises(BadModelFile), folder_of(found, instead={"../x": b""}):
+        pass

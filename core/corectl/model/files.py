@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -36,22 +36,27 @@ class ModelFiles(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def folder_of(files: ModelFiles) -> Iterator[Path]:
+def folder_of(files: ModelFiles, *, instead: Mapping[str, bytes] | None = None) -> Iterator[Path]:
     """A folder in which the files have their own names, for libraries that want one. For the runner process.
 
-    It is the folder where they lie, if they lie together; else one of links, which is gone afterwards. Raises
-    `BadModelFile` for a name that would lie outside.
+    It is the folder where they lie, if they lie together; else one of links, which is gone afterwards. That is so too
+    with `instead`: files that are written there in the place of those of these names. Raises `BadModelFile` for a name
+    that would lie outside.
     """
+    written = instead or {}
     roots = {_root(name, path) for name, path in files.named.items()}
-    if len(roots) == 1 and (root := roots.pop()) is not None:
+    if not written and len(roots) == 1 and (root := roots.pop()) is not None:
         yield root
         return
     with tempfile.TemporaryDirectory(prefix="corectl-") as folder:
-        for name, path in files.named.items():
+        for name in (*files.named, *written):
             check_file_name(name)
-            link = Path(folder, name)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(path.resolve())
+            Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
+        for name, path in files.named.items():
+            if name not in written:
+                Path(folder, name).symlink_to(path.resolve())
+        for name, data in written.items():
+            Path(folder, name).write_bytes(data)
         yield Path(folder)
 
 

@@ -49,8 +49,11 @@ _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 class HfTokenizer:
     """See `corectl.runner.engine.Tokenizer`. `size` is that of the vocabulary, or of the model's if that has less."""
 
-    def __init__(self, folder: Path, *, vocabulary: int) -> None:
-        """Reads the tokenizer of a model that gives `vocabulary` logits. Raises `LoadFailed` and `BadModelFile`."""
+    def __init__(self, folder: Path, *, vocabulary: int, ends: Sequence[int] = ()) -> None:
+        """Reads the tokenizer of a model that gives `vocabulary` logits. Raises `LoadFailed` and `BadModelFile`.
+
+        `ends` are tokens that end a text, besides those that the folder's usual files name.
+        """
         data = _read(folder, "tokenizer.json")
         if data is None:
             raise LoadFailed("the model has no tokenizer.json; make one with the library transformers")
@@ -58,16 +61,17 @@ class HfTokenizer:
         # Then control tokens in a text are nothing but text.
         self._plain.encode_special_tokens = True
         layout = json.loads(data)
-        self.size = min(vocabulary, self._reading.get_vocab_size(with_added_tokens=True))
+        self.size = min(vocabulary, _largest_id(layout) + 1)
         added = {int(item["id"]): item for item in layout.get("added_tokens") or ()}
         self._added = {id: str(item["content"]).encode() for id, item in added.items()}
         self._controls = frozenset(id for id, item in added.items() if item.get("special"))
-        self._byte_level = "ByteLevel" in _types(layout.get("decoder"))
+        parts = (layout.get("decoder") or {}, layout.get("pre_tokenizer") or {})
+        self._byte_level = any("ByteLevel" in _types(part) for part in parts)
         self._pieces: dict[int, bytes] = {}
         configs = [
             _json(folder, name) for name in ("generation_config.json", "config.json", "tokenizer_config.json")
         ]
-        self._ends = self._end_tokens(configs)
+        self._ends = self._end_tokens([*configs, {"eos_token_id": list(ends)}])
         begin = self._reading.encode("", add_special_tokens=True).ids
         wanted = _name(configs[2].get("bos_token"))
         self.adds_bos = bool(begin) and begin[0] not in self._ends
@@ -85,8 +89,8 @@ class HfTokenizer:
         return b"".join(self.piece(token, special=True) for token in tokens).decode("utf-8", "replace")
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
-        if token in self._controls:
-            return self._added[token] if special else b""
+        if token in self._controls or token in self._ends:
+            return self._bytes(token) if special else b""
         piece = self._pieces.get(token)
         if piece is None:
             piece = self._pieces[token] = self._bytes(token)
@@ -101,9 +105,9 @@ class HfTokenizer:
         text = self._reading.id_to_token(token)
         if text is None:
             return b""
-        if self._byte_level:
-            table = _byte_table()
-            return bytes(table[letter] for letter in text if letter in table)
+        table = _byte_table()
+        if self._byte_level and all(letter in table for letter in text):
+            return bytes(table[letter] for letter in text)
         byte = _BYTE.fullmatch(text)
         return bytes([int(byte[1], 16)]) if byte else text.replace("▁", " ").encode()
 
@@ -126,9 +130,20 @@ def _native(data: bytes) -> Native:
     from tokenizers import Tokenizer as Native
 
     try:
-        return Native.from_str(data.decode())
+        native = Native.from_str(data.decode())
     except Exception as exc:
         raise LoadFailed(f"tokenizer.json cannot be used: {str(exc)[:200]}") from exc
+    # A file may have been written by one that cuts its texts, or fills them up.
+    native.no_truncation()
+    native.no_padding()
+    return native
+
+
+def _largest_id(layout: dict[str, Any]) -> int:
+    """Numbers of tokens may have gaps, so that there are fewer of them."""
+    vocabulary = layout["model"].get("vocab") or ()
+    ids = vocabulary.values() if isinstance(vocabulary, dict) else (len(vocabulary) - 1,)
+    return max((*ids, *(int(item["id"]) for item in layout.get("added_tokens") or ())), default=-1)
 
 
 def _read(folder: Path, name: str) -> bytes | None:
@@ -156,11 +171,10 @@ def _name(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _types(decoder: Any) -> set[str]:
-    if not isinstance(decoder, dict):
-        return set()
-    inner = decoder.get("decoders") or ()
-    return {str(decoder.get("type")), *(name for item in inner for name in _types(item))}
+def _types(part: dict[str, Any]) -> set[str]:
+    """The types of a decoder or pre-tokenizer, and of those that it is made of."""
+    inner = part.get("decoders") or part.get("pretokenizers") or ()
+    return {str(part.get("type")), *(name for item in inner for name in _types(item))}
 
 
 @cache

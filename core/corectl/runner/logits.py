@@ -54,7 +54,10 @@ class Rewinds(Protocol):
 
 
 class LogitsModel(Protocol):
-    """A loaded model of which several streams can be open, `info.max_sequences` + `info.idle_sequences` at most."""
+    """A loaded model of which several streams can be open, `info.max_sequences` + `info.idle_sequences` at most.
+
+    Those that run at once are `info.max_sequences` of them; others are kept, if streams rewind.
+    """
 
     @property
     def info(self) -> EngineInfo: ...
@@ -63,7 +66,7 @@ class LogitsModel(Protocol):
     def tokenizer(self) -> Tokenizer: ...
 
     def open(self) -> TokenStream:
-        """A new, empty sequence."""
+        """A new, empty sequence. Called when there is something to feed it. Raises `EngineError`."""
         ...
 
     def close(self) -> None:
@@ -72,9 +75,12 @@ class LogitsModel(Protocol):
 
 
 class _Sequence(msgspec.Struct):
-    """A sequence, and how its tokens are drawn: not at all once it is only kept."""
+    """A sequence, and how its tokens are drawn: not at all once it is only kept.
 
-    stream: TokenStream
+    It has no stream while nothing was computed for it.
+    """
+
+    stream: TokenStream | None = None
     length: int = 0
     sampler: Sampler | None = None
     top_logprobs: int = -1
@@ -89,8 +95,11 @@ class LogitsEngine:
 
     def __init__(self, model: LogitsModel) -> None:
         self._model = model
+        # Of those that are only kept, the ones that have been for longest come first.
         self._sequences: dict[int, _Sequence] = {}
-        self.info = model.info
+        self._most_streams = model.info.max_sequences + model.info.idle_sequences
+        # One more costs nothing while it has no stream: the one that is about to take over a kept one's.
+        self.info = msgspec.structs.replace(model.info, idle_sequences=model.info.idle_sequences + 1)
         self.tokenizer = model.tokenizer
 
     def add(self, sequence: SequenceSpec) -> None:
@@ -98,7 +107,7 @@ class LogitsEngine:
         check_places(self.info, drawing=drawing, kept=len(self._sequences) - drawing)
         sampler = Sampler(sequence.sampling, num_ctx=self.info.num_ctx, prompt=sequence.prompt)
         self._sequences[sequence.id] = _Sequence(
-            self._model.open(), 0, sampler, sequence.top_logprobs, sequence.constraint
+            sampler=sampler, top_logprobs=sequence.top_logprobs, constraint=sequence.constraint
         )
 
     def step(self, work: Sequence[Work]) -> list[Sampled]:
@@ -113,10 +122,22 @@ class LogitsEngine:
 
     def _feed(self, item: Work) -> Logits:
         sequence = self._sequences[item.id]
+        if sequence.stream is None:
+            sequence.stream = self._open()
         logits = sequence.stream.feed(item.tokens)
         sequence.length += len(item.tokens)
         # Models may have room for more tokens than the vocabulary has.
         return logits[: self.tokenizer.size]
+
+    def _open(self) -> TokenStream:
+        """A stream; if there are as many as there may be, the sequence that has been kept for longest gives up its own.
+
+        From then on nothing can be copied from that one.
+        """
+        streams = [item for item in self._sequences.values() if item.stream is not None]
+        if len(streams) >= self._most_streams:
+            _close(next(item for item in streams if item.sampler is None))
+        return self._model.open()
 
     def _draw(self, id: int, logits: Logits) -> Sampled:
         sequence = self._sequences[id]
@@ -135,19 +156,19 @@ class LogitsEngine:
         raise EngineError("this engine cannot move tokens")
 
     def clear(self, id: int) -> None:
-        sequence = self._sequences[id]
-        sequence.stream.close()
-        sequence.stream, sequence.length = self._model.open(), 0
+        _close(self._sequences[id])
 
     def remove(self, id: int) -> None:
-        self._sequences.pop(id).stream.close()
+        _close(self._sequences.pop(id))
 
     def embed(self, inputs: Sequence[Passage]) -> npt.NDArray[np.float32]:
         raise EngineError("this engine gives no embeddings")
 
     def keep(self, id: int) -> None:
-        sequence = self._sequences[id]
+        sequence = self._sequences[id] = self._sequences.pop(id)
         sequence.sampler = sequence.constraint = None
+        if not isinstance(sequence.stream, Rewinds):
+            _close(sequence)
 
     def copy(self, source: int, target: int, tokens: int) -> bool:
         """The streams change places, so the source has nothing afterwards."""
@@ -175,3 +196,9 @@ class LogitsEngine:
         for id in list(self._sequences):
             self.remove(id)
         self._model.close()
+
+
+def _close(sequence: _Sequence) -> None:
+    stream, sequence.stream, sequence.length = sequence.stream, None, 0
+    if stream is not None:
+        stream.close()
