@@ -17,6 +17,7 @@ from corectl.runner.engine import (
 from corectl_llamacpp.build import installed
 from corectl_llamacpp.devices import make_visible
 from corectl_llamacpp.memory import estimate
+from corectl_llamacpp.seen import facts_of
 
 MISSING = "llama-cpp-python is not installed; type: pip install 'corectl[llamacpp]'"
 
@@ -36,6 +37,11 @@ class LlamaCppBackend:
                 reason=f"llama-cpp-python is there without its libraries; type: {build.again('GGML_NATIVE')}"
             )
         return Availability(variant=build.variant, version=build.version or "unknown", adapters=True)
+
+    def details(self) -> dict[str, str]:
+        """See `corectl.runner.engine.DetailedBackend`."""
+        build = installed()
+        return facts_of(build) if build is not None and build.complete else {}
 
     def estimate(self, model: ModelSpec, shape: CacheShape) -> MemoryEstimate:
         return estimate(

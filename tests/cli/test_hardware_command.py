@@ -89,6 +89,16 @@ class Backend:
         return self._said
 
 
+class Explaining(Backend):
+    def details(self) -> dict[str, str]:
+        return {"built to use": "AVX2", "remedy": "build it again"}
+
+
+class Speechless(Backend):
+    def details(self) -> dict[str, str]:
+        raise OSError("no library")
+
+
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Has these probes and backends, and no others."""
@@ -151,6 +161,22 @@ def test_what_else_is_said_of_a_device(machine: Callable[..., None], corectl: Co
     machine(Probe("apple", integrated))
     shown = lines(corectl("hardware"))
     assert shown[2:4] == ["    shares the machine's memory", "    does not compute together with others"]
+
+
+def test_what_backends_know_besides(machine: Callable[..., None], corectl: Corectl) -> None:
+    machine(Probe("host", CPU), Explaining("one", variant="cpu"), Speechless("two", variant="cpu"))
+    shown = lines(corectl("hardware"))
+    assert shown[-7:] == [
+        "",
+        "  One",
+        "    built to use    AVX2",
+        "    remedy          build it again",
+        "",
+        "  Two",
+        "    failed    OSError: no library",
+    ]
+    first, second = json.loads(corectl("hardware", "--json").out)["backends"]
+    assert first["facts"]["built to use"] == "AVX2" and second["devices"] == ["cpu"]
 
 
 def test_a_machine_without_gpus(machine: Callable[..., None], corectl: Corectl) -> None:

@@ -324,6 +324,8 @@ def _misbehave(what: str) -> None:
             os._exit(7)
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "foreign":
+            os.kill(os.getpid(), signal.SIGILL)
         case "realtime":
             os.kill(os.getpid(), signal.SIGRTMIN + 1)
         case "hang":

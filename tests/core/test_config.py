@@ -218,7 +218,7 @@ def test_a_flag_of_the_wrong_type_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("text", "kind"),
-    [("cpu", "cpu"), ("cpu_avx2", "cpu"), ("CUDA_v12", "cuda"), ("rocm-v6", "rocm"), ("metal", "metal")],
+    [("cpu", "cpu"), ("cpu_avx2", "cpu"), ("CUDA_v12", "cuda"), ("rocm-v6", "rocm"), ("sycl", "sycl")],
 )
 def test_the_library_is_a_kind_of_device(text: str, kind: str, tmp_path: Path) -> None:
     assert from_environment(OLLAMA_LLM_LIBRARY=text).llm_library == kind
@@ -227,7 +227,7 @@ def test_the_library_is_a_kind_of_device(text: str, kind: str, tmp_path: Path) -
 
 def test_an_unknown_library_is_left_out(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     assert from_environment(OLLAMA_LLM_LIBRARY="tpu").llm_library == ""
-    assert "none of cpu, cuda, rocm, metal, vulkan" in caplog.text
+    assert "none of cpu, cuda, rocm, metal, vulkan, sycl" in caplog.text
     with pytest.raises(BadRequest, match="llm_library"):
         from_file(tmp_path, 'llm_library = "tpu"')
 

@@ -62,6 +62,20 @@ def test_a_device_is_used_in_the_way_of_the_backend() -> None:
     assert "computes on hip, not on vulkan" in eligible([both], variant="hip", library="vulkan").reasons[0]
 
 
+def test_a_kind_of_device_that_the_build_lacks_is_said() -> None:
+    arc = Device(id="i", kind="vulkan", name="ARC", memory_total=1, memory_free=1, also=("sycl",))
+    assert [device.kind for device in eligible([arc], variant="sycl", library="sycl").accelerators] == [
+        "sycl"
+    ]
+    for variant in ("vulkan", "cuda", "cpu"):
+        found = eligible([arc], variant=variant, library="sycl")
+        assert found.accelerators == ()
+        assert found.reasons == (
+            f"ARC (i): the backend that is installed computes on {variant}, not on sycl",
+        )
+    assert eligible([A], variant="sycl", library="sycl").reasons == ("no sycl device was found",)
+
+
 def test_a_gpu_without_memory_of_its_own_gives_way_to_others() -> None:
     small = device("small", "rocm", integrated=True)
     assert eligible([CPU, small]).accelerators == (small,)

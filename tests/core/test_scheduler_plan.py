@@ -57,6 +57,12 @@ def planned(wanted: Wish, *now: Device, empty: tuple[Device, ...] | None = None,
     return plan(POLICY, wanted, found, without, estimate, trained=trained)
 
 
+def test_numa_is_a_setting() -> None:
+    for numa in (False, True):
+        placement = decided(wish(4096, numa=numa), cpu(8 * GIB)).placement
+        assert placement is not None and placement.numa is numa
+
+
 def test_what_fits_is_said_without_ado() -> None:
     found = decided(wish(4096), cpu(4 * GIB))
     assert found.placement is not None and found.notices == () and found.error is None

@@ -26,7 +26,7 @@ class Unused(msgspec.Struct, frozen=True):
 
 
 class BackendSurvey(msgspec.Struct, frozen=True, kw_only=True):
-    """What one backend can use here, by ids. `reason` says why it cannot be used at all."""
+    """What one backend can use here, by ids. `reason` says why it cannot be used at all; `facts` are what else it knows."""
 
     name: str
     version: str = ""
@@ -34,6 +34,7 @@ class BackendSurvey(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     devices: tuple[str, ...] = ()
     unused: tuple[Unused, ...] = ()
+    facts: Mapping[str, str] = {}
 
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,4 +85,18 @@ def _backend(backend: Backend, devices: Sequence[Device], library: str) -> Backe
         variant=said.variant,
         devices=tuple(verdict.device.id for verdict in verdicts if not verdict.reason),
         unused=tuple(Unused(v.device.id, v.reason, v.remedy) for v in verdicts if v.reason),
+        facts=_facts(backend),
     )
+
+
+def _facts(backend: Backend) -> Mapping[str, str]:
+    from corectl.runner.engine import DetailedBackend
+
+    if not isinstance(backend, DetailedBackend):
+        return {}
+    try:
+        return Deadline(f"backend {backend.name}").call(backend.details)
+    except Overdue as exc:
+        return {"failed": str(exc)}
+    except Exception as exc:
+        return {"failed": described(exc)}

@@ -7,7 +7,7 @@ library are translated by the backend into `corectl.errors` (`LoadFailed`, `Engi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -392,7 +392,23 @@ class Backend(Protocol):
         ...
 
     def load(self, model: ModelSpec, placement: Placement, progress: Callable[[float], None]) -> Engine:
-        """Loads a model. Called once, in the runner process; `progress` takes 0.0 to 1.0. Raises `LoadFailed`."""
+        """Loads a model. Called once, in the runner process; `progress` takes 0.0 to 1.0.
+
+        Raises `LoadFailed`. `DevicesMissing` is for accelerators of the placement that the library does not find: then
+        the model is loaded without them.
+        """
+        ...
+
+
+@runtime_checkable
+class DetailedBackend(Protocol):
+    """What a backend has besides if it can say more of its library than a load needs."""
+
+    def details(self) -> Mapping[str, str]:
+        """Facts by what they are called, for people. May take seconds: only `corectl hardware` asks.
+
+        What has to load the library for that does so in a process of its own.
+        """
         ...
 
 

@@ -55,6 +55,11 @@ DIED = (
     "check the server's log for details"
 )
 
+_FOREIGN = (
+    ": the engine was built for another processor, with instructions that this one does not have; "
+    "build it on this machine, 'corectl hardware' says how"
+)
+
 
 class _Link(asyncio.Protocol):
     """Cuts the byte stream from a runner into frames."""
@@ -324,6 +329,7 @@ class Runner:
     def _reason(self) -> str:
         code = self._process.returncode or 0
         reason = f"killed by {_signal_name(-code)}" if code < 0 else f"exit status {code}"
+        reason += _FOREIGN if code == -signal.SIGILL else ""
         reason = f"it hung: {self._hung}" if self._hung else reason
         lines = _without_paths(" | ".join(list(self._log)[-3:]))
         return f"{reason}; last log lines: {lines}" if lines else reason

@@ -64,6 +64,9 @@ def _text(found: Survey, probes: Sequence[str]) -> Iterator[str]:
         said = {device.id: device.unusable for device in found.devices}
         rows = ((b.name, b.version, b.variant, ", ".join(b.devices)) for b in found.backends)
         yield from _table(_BACKENDS, rows, (_backend_notes(backend, said) for backend in found.backends))
+    for backend in found.backends:
+        if backend.facts:
+            yield "\n" + section(backend.name.capitalize(), list(backend.facts.items())).removesuffix("\n")
 
 
 def _table(
