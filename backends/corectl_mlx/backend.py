@@ -59,6 +59,7 @@ class MlxBackend:
             variant="metal" if metal else "cpu",
             version=importlib.metadata.version("mlx-lm"),
             ignores=IGNORED,
+            adapters=True,
         )
 
     @property

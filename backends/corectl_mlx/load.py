@@ -11,11 +11,12 @@ from mlx.utils import tree_flatten
 from mlx_lm.utils import load_model
 
 from corectl.errors import BadModelFile, LoadFailed
-from corectl.model.files import folder_of
+from corectl.model.files import ModelFiles, folder_of
 from corectl.model.hf import config_of
 from corectl.runner.engine import EngineInfo, MemoryUse, ModelSpec, Placement
 from corectl.runner.hf_tokenizer import HfTokenizer
 from corectl.scheduler.fit import HOST
+from corectl_mlx.adapters import apply
 from corectl_mlx.engine import MlxEngine
 from corectl_mlx.memory import sizes_of
 
@@ -30,6 +31,8 @@ def load_engine(model: ModelSpec, placement: Placement, progress: Callable[[floa
     sizes = sizes_of(config_of(model))
     with folder_of(model) as folder:
         native = _load_model(folder)
+        if model.adapters:
+            _apply_adapter(native, model)
         progress(0.9)
         tokenizer = HfTokenizer(folder, vocabulary=sizes.vocabulary)
     weights = sum(array.nbytes for _, array in tree_flatten(native.parameters()))
@@ -65,3 +68,9 @@ def _load_model(folder: Path) -> Any:
         raise LoadFailed(f"MLX cannot load {', '.join(names)[:200]}: {reason}") from exc
     native.eval()
     return native
+
+
+def _apply_adapter(native: Any, model: ModelSpec) -> None:
+    if not model.adapter_named:
+        raise LoadFailed(f"the adapter {model.adapters[0].name} is no folder of safetensors, which MLX needs")
+    apply(native, ModelFiles(weights=model.adapters[0], named=model.adapter_named))

@@ -57,7 +57,8 @@ def sizes_of(config: dict[str, Any]) -> Sizes:
 def estimate(model: ModelSpec, shape: CacheShape) -> MemoryEstimate:
     """One layer that holds all: MLX does not divide a model between devices. Raises `BadModelFile`."""
     sizes = sizes_of(config_of(model))
-    weights = sum(path.stat().st_size for name, path in model.named.items() if name.endswith(SUFFIX))
+    files = {**model.named, **{f"adapter/{name}": path for name, path in model.adapter_named.items()}}
+    weights = sum(path.stat().st_size for name, path in files.items() if name.endswith(SUFFIX))
     forward = sizes.value * shape.num_batch * (4 * sizes.width + 3 * sizes.hidden)
     logits = 4 * shape.max_sequences * sizes.vocabulary * 2
     return MemoryEstimate(

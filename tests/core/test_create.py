@@ -503,3 +503,17 @@ def test_a_folder_is_quantised_on_the_way_in(bench: Bench) -> None:
     assert {name for name in bench.blobs() if name.startswith("sha256-")} - before <= made | {
         path.name for path in (bench.root / "blobs").iterdir() if path.stat().st_size < 400
     }
+
+
+def test_an_adapter_of_safetensors_for_such_a_model(bench: Bench) -> None:
+    bench.create("folder", files=checkpoint(bench))
+    adapter = {
+        name: bench.put(name.encode()) for name in ("adapters.safetensors", "adapter_config.json", "x.json")
+    }
+    bench.create("tuned", from_="folder", adapters=adapter)
+    record = bench.get("tuned")
+    assert set(record.named(MediaType.ADAPTER)) == {"adapters.safetensors", "adapter_config.json"}
+    assert record.files == bench.get("folder").files
+    del adapter["adapter_config.json"]
+    with pytest.raises(BadRequest, match="adapter_config"):
+        bench.create("x", from_="folder", adapters=adapter)

@@ -73,9 +73,13 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         weights = self.weights
         if weights is None:
             return None
-        kinds = (MediaType.MODEL, MediaType.JSON)
-        named = {layer.name: layer.path for layer in self.layers if layer.name and layer.media_type in kinds}
-        return ModelFiles(weights=weights, named=named)
+        return ModelFiles(weights=weights, named=self.named(MediaType.MODEL, MediaType.JSON))
+
+    def named(self, *media_types: MediaType) -> dict[str, Path]:
+        """Where the layers of some kinds lie that have a name."""
+        return {
+            layer.name: layer.path for layer in self.layers if layer.name and layer.media_type in media_types
+        }
 
     @cached_property
     def template(self) -> str | None:

@@ -108,11 +108,15 @@ class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelSpec(ModelFiles, frozen=True, kw_only=True):
-    """A model to load, and what belongs to it. `embedding` says that it gives vectors or scores, not text."""
+    """A model to load, and what belongs to it. `embedding` says that it gives vectors or scores, not text.
+
+    `adapters` are the files of adapters; one that is a folder has them in `adapter_named` too, by their names.
+    """
 
     format: str
     projectors: tuple[Path, ...] = ()
     adapters: tuple[Path, ...] = ()
+    adapter_named: dict[str, Path] = {}
     embedding: bool = False
 
     @property

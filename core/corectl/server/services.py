@@ -80,6 +80,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             named=files.named,
             projectors=tuple(record.paths(MediaType.PROJECTOR)),
             adapters=tuple(record.paths(MediaType.ADAPTER)),
+            adapter_named=record.named(MediaType.ADAPTER),
             embedding=not {"embedding", "rerank"}.isdisjoint(description.capabilities),
         )
         return Model(record=record, spec=spec, description=description)

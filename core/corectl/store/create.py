@@ -201,10 +201,15 @@ class _Draft:
 
     def _take_adapter(self) -> None:
         if self._spec.adapters:
-            part = read_adapter(self._catalog.blobs, self._spec.adapters, self._report)
+            layers = read_adapter(
+                self._catalog.blobs,
+                self._spec.adapters,
+                self._report,
+                base_format=self._config.model_format,
+            )
             self._remove(MediaType.ADAPTER)
-            self._layers.append(part.layer)
-            self._unreported.append(_status(part.layer.digest, False))
+            self._layers += layers
+            self._unreported += [_status(layer.digest, False) for layer in layers]
 
     def describe(self, check_template: Callable[[str], None] | None) -> None:
         """Lay what the request gives over what the base brought."""

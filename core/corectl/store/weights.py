@@ -60,20 +60,40 @@ def read_files(blobs: BlobStore, files: dict[str, str], report: Callable[[str], 
     return found
 
 
-def read_adapter(blobs: BlobStore, adapters: dict[str, str], report: Callable[[str], None]) -> Weights:
-    """The one adapter of a create request. Raises `BadRequest` and `NotSupported`."""
+def read_adapter(
+    blobs: BlobStore, adapters: dict[str, str], report: Callable[[str], None], *, base_format: str
+) -> list[Layer]:
+    """The layers of the one adapter of a create request. Raises `BadRequest` and `NotSupported`."""
     check_files(blobs, adapters)
     if len(adapters) > 1 and not any(name.endswith((".safetensors", ".json")) for name in adapters):
         raise BadRequest("only one adapter is currently supported")
     if any(name.endswith(".safetensors") for name in adapters):
-        raise NotSupported(
-            "importing safetensors adapters is not supported by this version; convert them to GGUF"
-        )
+        return _adapter_folder(blobs, adapters, base_format)
     report("parsing GGUF")
     part = _read(blobs, next(iter(adapters.values())))
     if part.media_type != MediaType.ADAPTER:
         raise BadRequest("the file given as adapter is not an adapter: its general.type is not 'adapter'")
-    return part
+    return [part.layer]
+
+
+def _adapter_folder(blobs: BlobStore, adapters: dict[str, str], base_format: str) -> list[Layer]:
+    """An adapter of safetensors and a configuration, which is applied to weights of that kind only."""
+    if base_format != "safetensors":
+        raise NotSupported(
+            "safetensors adapters are for safetensors models; convert the adapter to GGUF for this one"
+        )
+    if "adapter_config.json" not in adapters:
+        raise BadRequest("the adapter has no adapter_config.json, which says how it is applied")
+    return [
+        Layer(
+            media_type=MediaType.ADAPTER,
+            digest=digest.replace("-", ":", 1),
+            size=blobs.path_of(digest).stat().st_size,
+            name=name,
+        )
+        for name, digest in sorted(adapters.items())
+        if name.endswith(".safetensors") or name == "adapter_config.json"
+    ]
 
 
 def check_files(blobs: BlobStore, files: dict[str, str]) -> None:
