@@ -29,7 +29,7 @@ class Subject(msgspec.Struct, kw_only=True):
 
     def add(self, capability: str, outcome: Outcome) -> None:
         """Takes in an outcome; of several checks of one capability the worst counts."""
-        known = self.outcomes.get(capability, Outcome("not run"))
+        known = self.outcomes.get(capability, outcome)
         self.outcomes[capability] = min(known, outcome, key=lambda item: _WORST.index(item.state))
 
 
@@ -52,7 +52,9 @@ class Results(msgspec.Struct):
         for new in found.subjects:
             old = self.subject(new.kind, new.name)
             old.details = new.details or old.details
-            old.outcomes |= {name: out for name, out in new.outcomes.items() if out.state != "not run"}
+            for capability, outcome in new.outcomes.items():
+                if outcome.state != "not run" or capability not in old.outcomes:
+                    old.outcomes[capability] = outcome
 
 
 def read_results(path: Path) -> Results:

