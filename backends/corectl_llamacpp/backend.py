@@ -34,7 +34,7 @@ class LlamaCppBackend:
             return Availability(reason=MISSING)
         if not build.complete:
             return Availability(
-                reason=f"llama-cpp-python is there without its libraries; type: {build.again('GGML_NATIVE')}"
+                reason=f"llama-cpp-python is there without its libraries; type: {build.command}"
             )
         return Availability(variant=build.variant, version=build.version or "unknown", adapters=True)
 

@@ -12,8 +12,9 @@ import msgspec
 
 from corectl.hardware.kernel import names
 
-_FLAGS = {"cuda": "CUDA", "rocm": "HIP", "metal": "METAL", "vulkan": "VULKAN", "sycl": "SYCL"}
-"""By variant, best first: what the option of the build is called, and in small letters the library."""
+_LIBRARIES = {"cuda": "cuda", "rocm": "hip", "metal": "metal", "vulkan": "vulkan", "sycl": "sycl"}
+"""By variant, best first: the part of ggml that computes so."""
+_COMPILERS = {"sycl": ("-DCMAKE_C_COMPILER=icx", "-DCMAKE_CXX_COMPILER=icpx")}
 _LIBRARY = re.compile(r"(?:lib)?ggml-([a-z0-9]+)(?:-([a-z0-9_.-]+))?\.(?:so|dylib|dll)(?:\.\d+)*")
 _MAIN = re.compile(r"(?:lib)?llama\.(?:so|dylib|dll)(?:\.\d+)*")
 _ELSEWHERE = "LLAMA_CPP_LIB_PATH"
@@ -34,10 +35,11 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool = True
     processors: tuple[str, ...] = ()
 
-    def again(self, *flags: str) -> str:
-        """The command that builds the same for this machine, with more options such as `GGML_NATIVE`."""
-        own = [f"GGML_{_FLAGS[self.variant]}"] if self.variant in _FLAGS else []
-        options = " ".join(f"-D{flag}=ON" for flag in dict.fromkeys([*own, *flags]))
+    @property
+    def command(self) -> str:
+        """What builds it anew for exactly this processor."""
+        own = [f"-DGGML_{_LIBRARIES[self.variant].upper()}=ON"] if self.variant in _LIBRARIES else []
+        options = " ".join([*own, "-DGGML_NATIVE=ON", *_COMPILERS.get(self.variant, ())])
         name = "llama-cpp-python"
         return (
             f'CMAKE_ARGS="{options}" pip install --force-reinstall --no-deps --no-cache-dir '
@@ -69,7 +71,7 @@ def build_of(package: Path, version: str, elsewhere: str = "") -> Build:
     libraries = {library for library, _ in found}
     return Build(
         version=version,
-        variant=next((name for name, flag in _FLAGS.items() if flag.lower() in libraries), "cpu"),
+        variant=next((name for name, part in _LIBRARIES.items() if part in libraries), "cpu"),
         folders=folders,
         complete=any(_MAIN.fullmatch(name) for name in files),
         processors=tuple(sorted({kind for library, kind in found if library == "cpu" and kind})),

@@ -42,6 +42,6 @@ def notices_of(processor: Processor, features: Set[str], build: Build) -> tuple[
         return ()
     message = (
         f"this processor has {', '.join(missing)}, which the installed llama-cpp-python was not built for; "
-        f"a build for this machine is faster: {build.again('GGML_NATIVE')}"
+        f"a build for this machine is faster: {build.command}"
     )
     return (Notice(code="slow_build", message=message),)

@@ -17,6 +17,8 @@ log = logging.getLogger("llama.cpp")
 _LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
 _CONTINUED = 5
 _BUFFER = re.compile(r"(\S+) +(\w+) buffer size = +([\d.]+) MiB$")
+_HARMLESS = re.compile("lora for '.*' cannot use buft")
+"""A line for each tensor that an adapter changes and whose weights are laid out for the processor."""
 _NO_MEMORY = re.compile("out of memory|alloc|insufficient memory", re.IGNORECASE)
 
 NO_FLASH_ATTENTION = "Flash Attention not supported"
@@ -53,7 +55,7 @@ class _Route:
                 if found := _BUFFER.search(line):
                     buffers.append(Buffer(found[1], found[2], int(float(found[3]) * 2**20)))
                 if line.strip("."):
-                    log.log(self._level, "%s", line)
+                    log.log(logging.DEBUG if _HARMLESS.search(line) else self._level, "%s", line)
         except Exception:
             self._text = ""
 

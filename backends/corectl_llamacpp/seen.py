@@ -48,7 +48,7 @@ def facts_of(build: Build) -> dict[str, str]:
     try:
         seen = ask()
     except LoadFailed as exc:
-        return {"library": exc.message, "remedy": f"build it for this machine: {build.again('GGML_NATIVE')}"}
+        return {"library": exc.message, "remedy": f"build it for this machine: {build.command}"}
     facts = {
         f"ggml's {device.name}": f"{device.description}, {device.memory_total / 2**30:.1f} GiB"
         + (f", at {device.address}" if device.address else "")
@@ -59,7 +59,7 @@ def facts_of(build: Build) -> dict[str, str]:
         facts["built for processors"] = " ".join(build.processors)
     if missing := lacking(processor(), seen.features):
         facts["not built for"] = " ".join(missing)
-        facts["remedy"] = f"for more speed: {build.again('GGML_NATIVE')}"
+        facts["remedy"] = f"for more speed: {build.command}"
     return facts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from corectl.errors import BadModelFile, LoadFailed
 from corectl.model.gguf import read_header
 from corectl.runner.engine import CacheShape, ModelSpec, Passage, Work
 from corectl.scheduler.fit import memory_use
+from corectl_llamacpp import logs
 from corectl_llamacpp.adapters import apply_adapters
 from corectl_llamacpp.backend import LlamaCppBackend
 from corectl_llamacpp.engine import LlamaEngine
@@ -280,3 +282,11 @@ def test_what_has_no_effect_is_said(tiny: Path, tmp_path: Path) -> None:
     (notice,) = engine.info.notices
     assert notice.code == "adapter_partial"
     assert notice.message.startswith("3 of the tensors in the adapter a.gguf have no effect")
+
+
+def test_where_llama_cpp_puts_each_tensor_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "llama.cpp")
+    warning = 3
+    for line in (b"init: lora for 'x' cannot use buft 'CPU_REPACK', fallback to CPU\n", b"something else\n"):
+        logs.callback(warning, line, None)
+    assert [record.levelno for record in caplog.records] == [logging.DEBUG, logging.WARNING]
