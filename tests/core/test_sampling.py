@@ -65,7 +65,14 @@ def test_at_least_one_token_is_left(changes: dict[str, float]) -> None:
 
 def test_masked_tokens_never_come() -> None:
     masked = logits([-math.inf] * 7 + [0.0])
-    for changes in ({}, {"top_k": 4}, {"top_p": 0.9}, {"typical_p": 0.9}, {"temperature": 100.0}):
+    cases: list[dict[str, Any]] = [
+        {},
+        {"top_k": 4},
+        {"top_p": 0.9},
+        {"typical_p": 0.9},
+        {"temperature": 100.0},
+    ]
+    for changes in cases:
         drawing = sampler(**changes)
         assert {drawing.draw(masked.copy()) for _ in range(20)} == {7}
 
