@@ -10,12 +10,14 @@ from corectl_llamacpp.backend import LlamaCppBackend
 from tests.backends.conftest import EMBEDDER
 from tests.bert import write_ranker
 from tests.conftest import smollm2
+from tests.lora import write_lora
 from tests.projector import QwenVision, write_projector
 from tests.tiny_qwen import WIDTH, write_tiny_qwen
 
 
 class TestLlamaCpp(BackendSuite):
     engine_modules = ("llama_cpp",)
+    cannot = {"quantizing": "no tensors are written anew; quantised GGUF files are made elsewhere"}
 
     def backend(self) -> Backend:
         return LlamaCppBackend()
@@ -36,3 +38,7 @@ class TestLlamaCpp(BackendSuite):
         return ModelSpec(
             format="gguf", weights=write_tiny_qwen(folder / "model.gguf"), projectors=(projector,)
         )
+
+    def adapted(self, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+        adapter = write_lora(tmp_path_factory.mktemp("adapter") / "lora.gguf", smollm2())
+        return ModelSpec(format="gguf", weights=smollm2(), adapters=(adapter,))

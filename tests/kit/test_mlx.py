@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from corectl.runner.engine import Backend, ModelSpec
@@ -29,3 +30,15 @@ class TestMlx(BackendSuite):
         folder = Forms(smollm2(), tmp_path_factory.mktemp("mlx")).safetensors(2)
         named = {path.name: path for path in sorted(folder.iterdir())}
         return ModelSpec(format="safetensors", weights=named["model.safetensors"], named=named)
+
+    def adapted(self, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+        from tests.backends.test_mlx_adapters import of_peft
+
+        folder = of_peft(tmp_path_factory.mktemp("adapter") / "peft")
+        named = {path.name: path for path in sorted(folder.iterdir())}
+        return msgspec.structs.replace(
+            self.model(tmp_path_factory), adapters=(named["adapter_model.safetensors"],), adapter_named=named
+        )
+
+    def unquantized(self, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+        return self.model(tmp_path_factory)

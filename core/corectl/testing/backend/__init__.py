@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from corectl.testing.backend.changing import ChangeChecks
 from corectl.testing.backend.describing import DescriptorChecks
 from corectl.testing.backend.generating import GenerationChecks
 from corectl.testing.backend.refusing import RefusalChecks
@@ -14,6 +15,7 @@ from corectl.testing.backend.vectors import VectorChecks
 
 class BackendSuite(
     ServingChecks,
+    ChangeChecks,
     VectorChecks,
     RefusalChecks,
     SharingChecks,

@@ -70,6 +70,19 @@ class BackendChecks(Suite):
         """A small model with what it needs to see. None if the suite's `cannot` has `images`."""
         return None
 
+    def adapted(self, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec | None:
+        """The model with one adapter that changes it. None if the suite's `cannot` has `adapters`."""
+        return None
+
+    def unquantized(self, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec | None:
+        """A small model that can be quantised. None if the suite's `cannot` has `quantizing`."""
+        return None
+
+    def wanted(self, model: ModelSpec | None, what: str) -> ModelSpec:
+        """A model of the suite, which must be there."""
+        assert model is not None, f"give the suite a model for {what}, or say in `cannot` why it has none"
+        return model
+
     def subject(self) -> str:
         return self.backend().name
 

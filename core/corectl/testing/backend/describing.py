@@ -15,7 +15,7 @@ import psutil
 from corectl.config import Settings
 from corectl.errors import BadModelFile, LoadFailed
 from corectl.messages import LoadOptions, SamplingOptions
-from corectl.runner.engine import CacheShape, Engine, MemoryUse, ModelSpec, Placement
+from corectl.runner.engine import CacheShape, DetailedBackend, Engine, MemoryUse, ModelSpec, Placement
 from corectl.scheduler.fit import memory_use
 from corectl.testing.backend.base import TEXT, BackendChecks
 from corectl.testing.child import Subject
@@ -55,6 +55,13 @@ def describe(subject: Subject, engine_modules: list[str]) -> list[str]:
     spent = time.process_time() - before
     assert spent < SECONDS, f"availability and estimate took {spent:.1f} s of processor time"
     return sorted(set(engine_modules) & set(sys.modules))
+
+
+def tell_details(subject: Subject) -> None:
+    """In a child: what the backend tells people of its library, if it does, are texts."""
+    backend = subject.backend()
+    if isinstance(backend, DetailedBackend):
+        assert all(isinstance(text, str) and text for fact in backend.details().items() for text in fact)
 
 
 def import_engine(subject: Subject, engine_modules: list[str]) -> list[str]:
@@ -132,6 +139,7 @@ class DescriptorChecks(BackendChecks):
             *Settings.__struct_fields__,
         }
         assert set(found.ignores) <= options, f"ignores {set(found.ignores) - options}, which are no options"
+        self.in_child(tell_details, corectl_model)
         if found.usable:
             assert found.version and found.variant, "availability() says neither version nor variant"
             late = self.in_child(import_engine, corectl_model, engine_modules=names)

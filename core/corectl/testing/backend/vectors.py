@@ -10,7 +10,7 @@ import pytest
 
 from corectl.errors import CorectlError
 from corectl.messages import SamplingOptions
-from corectl.runner.engine import CrossEncoder, Engine, ModelSpec, Passage
+from corectl.runner.engine import CrossEncoder, Engine, Passage
 from corectl.runner.job import Job
 from corectl.runner.loop import BatchLoop
 from corectl.runner.vision import ImageSpan, Picture, Vision, vision_of
@@ -83,16 +83,10 @@ class _Pictures:
 
 
 class VectorChecks(BackendChecks):
-    def _wanted(self, model: ModelSpec | None, what: str) -> ModelSpec:
-        assert model is not None, (
-            f"say in `cannot` why there are no {what}, or give the suite a model for that"
-        )
-        return model
-
     @optional(_says_that_it_gives_no_vectors)
     def test_embeddings(self, corectl_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> None:
         """Texts become vectors, in a batch the same as alone; inputs that are too long or too many are refused."""
-        model = self._wanted(self.embedder(tmp_path_factory), "embeddings")
+        model = self.wanted(self.embedder(tmp_path_factory), "embeddings")
         engine = self.backend().load(model, self.embedder_placement, lambda fraction: None)
         try:
             assert engine.info.pooling in ("mean", "cls", "last"), engine.info.pooling
@@ -113,7 +107,7 @@ class VectorChecks(BackendChecks):
     @optional(_gives_no_scores)
     def test_reranking(self, corectl_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> None:
         """Pairs of texts get scores from 0 to 1, in a batch the same as alone."""
-        model = self._wanted(self.ranker(tmp_path_factory), "scores")
+        model = self.wanted(self.ranker(tmp_path_factory), "scores")
         engine = self.backend().load(model, self.embedder_placement, lambda fraction: None)
         try:
             assert isinstance(engine, CrossEncoder) and engine.info.pooling == "rank"
@@ -131,7 +125,7 @@ class VectorChecks(BackendChecks):
     @optional(_sees_nothing)
     def test_images(self, corectl_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> None:
         """An image is part of what is answered: the same one gives the same, another one something else."""
-        model = self._wanted(self.seer(tmp_path_factory), "images")
+        model = self.wanted(self.seer(tmp_path_factory), "images")
         engine = self.backend().load(model, self.placement, lambda fraction: None)
         try:
             vision = vision_of(engine)
