@@ -15,8 +15,12 @@ from typing import Any
 
 from corectl import config, hookspecs
 from corectl.cli.root import run
+from corectl.scaffold.project import package_name, project
 from tests.docs.blocks import PAGES
 from tests.kit.table import backends_table
+
+TUTORIAL_NAME = "babble"
+"""The plugin that the tutorial makes."""
 
 _SECTION = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -55,6 +59,12 @@ def help_text(command: str) -> str:
     return f"```text\n{output.getvalue()}```\n"
 
 
+def scaffold_file(kind: str, path: str) -> str:
+    """One file of the project that the tutorial makes."""
+    text = project(TUTORIAL_NAME, kind)[path.replace("package/", f"{package_name(TUTORIAL_NAME)}/")]
+    return f"```python\n{text}```\n"
+
+
 def hook_functions() -> list[ast.FunctionDef]:
     """The hook specifications, in their order."""
     tree = ast.parse(inspect.getsource(hookspecs))
@@ -81,6 +91,8 @@ def make(what: str) -> str:
     kind, _, rest = what.partition(" ")
     if kind == "help":
         return help_text(rest)
+    if kind == "scaffold":
+        return scaffold_file(*rest.split())
     return {"settings": settings_table, "hooks": hook_reference, "backends": backends_table}[what]()
 
 

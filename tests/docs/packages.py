@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from tests.docs.blocks import read_page
 
@@ -23,7 +25,16 @@ def build_site(page: Path, site: Path) -> Path:
     return site
 
 
-def _write_metadata(content: dict[str, dict[str, object]], site: Path) -> None:
+def lay_down(project: Path, site: Path) -> Path:
+    """A folder for PYTHONPATH with the package of a project and its metadata."""
+    content = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))
+    _write_metadata(content, site)
+    for package in content["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]:
+        shutil.copytree(project / package, site / package)
+    return site
+
+
+def _write_metadata(content: dict[str, Any], site: Path) -> None:
     project = content["project"]
     name, version = str(project["name"]), str(project["version"])
     groups = project["entry-points"]

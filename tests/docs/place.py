@@ -52,6 +52,11 @@ class Place:
         return {**kept, **own, **({"PYTHONPATH": str(self._site)} if self._site else {})}
 
     @property
+    def serves(self) -> bool:
+        """Whether its server was started."""
+        return self._server is not None
+
+    @property
     def log(self) -> str:
         """What the server has written."""
         return (self.folder / "server.log").read_text("utf-8", "replace")

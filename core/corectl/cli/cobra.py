@@ -146,4 +146,4 @@ def usage_text(error: click.UsageError) -> str:
         return f"flag needs an argument: {error.option_name}"
     if isinstance(error, click.BadParameter) and error.message and error.param is not None:
         return f"invalid value for {'/'.join(error.param.opts)}: {error.message}"
-    return error.format_message()
+    return " ".join(error.format_message().split())

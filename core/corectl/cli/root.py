@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from corectl.cli.cobra import Command, usage_text
+from corectl.cli.cobra import Command, Group, usage_text
 from corectl.cli.commands import COMMANDS
 from corectl.cli.commands.version import show_version
 from corectl.cli.extensions import ExtensibleGroup
@@ -51,13 +51,14 @@ def root(ctx: click.Context, version: bool) -> None:
 @click.pass_context
 def help_command(ctx: click.Context, args: tuple[str, ...]) -> None:
     """Prints the help of the program or of one command."""
-    parent = ctx.find_root()
-    if not args:
-        click.echo(parent.get_help())
-        return
-    _, command, _ = root.resolve_command(parent, list(args))
-    if command is not None:
-        click.echo(command.get_help(click.Context(command, parent=parent, info_name=command.name)))
+    shown = ctx.find_root()
+    for word in args:
+        if not isinstance(shown.command, Group):
+            break
+        _, command, _ = shown.command.resolve_command(shown, [word])
+        if command is not None:
+            shown = click.Context(command, parent=shown, info_name=command.name)
+    click.echo(shown.get_help())
 
 
 for _command in (*COMMANDS, help_command):

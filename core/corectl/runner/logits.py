@@ -19,13 +19,33 @@ from corectl.runner.checks import check_places, check_step
 from corectl.runner.engine import (
     Constraint,
     EngineInfo,
+    MemoryUse,
     Passage,
+    Placement,
     Sampled,
     SequenceSpec,
     Tokenizer,
     Work,
 )
 from corectl.runner.sampling import Logits, Sampler, probabilities
+from corectl.scheduler.fit import HOST
+
+
+def as_placed(placement: Placement, *, memory: int) -> EngineInfo:
+    """The info of a small model: it takes a placement as it is, and lies in the machine's memory, in so many bytes.
+
+    It keeps as many sequences as it runs, for others to begin with.
+    """
+    return EngineInfo(
+        num_ctx=placement.num_ctx,
+        cells=placement.cells,
+        num_batch=placement.num_batch,
+        max_sequences=placement.max_sequences,
+        num_thread=1,
+        memory=memory,
+        measured=(MemoryUse(device=HOST, weights=memory),),
+        idle_sequences=placement.max_sequences,
+    )
 
 
 class TokenStream(Protocol):
@@ -34,8 +54,8 @@ class TokenStream(Protocol):
     def feed(self, tokens: Sequence[int]) -> Logits:
         """Computes tokens that follow what was fed before; one value for each token of the vocabulary, for the next.
 
-        At least one token, and never more in all than `info.num_ctx`. The array is the caller's to change. Raises
-        `EngineError`.
+        At least one token, and never more in all than `info.num_ctx`. The array is the caller's to change, until the
+        next call. Raises `EngineError`.
         """
         ...
 

@@ -10,6 +10,7 @@ from corectl.cli.commands.create import create
 from corectl.cli.commands.hardware import hardware
 from corectl.cli.commands.models import copy, list_models, remove
 from corectl.cli.commands.plan import plan
+from corectl.cli.commands.plugin_new import plugin
 from corectl.cli.commands.plugins import plugins
 from corectl.cli.commands.ps import ps, stop
 from corectl.cli.commands.run import run
@@ -30,5 +31,6 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     remove,
     hardware,
     plugins,
+    plugin,
     version,
 )
