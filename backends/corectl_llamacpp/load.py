@@ -56,7 +56,7 @@ def load_engine(
     devices = _find_devices(placement, build.variant)
     header = _checked_header(model.weights)
     placement = _with_cache(header, placement)
-    # What the head is on an accelerator for, and everything before it.
+    # The head comes last: where it is on an accelerator, everything is.
     whole = sum(placement.layers) > len(layers_of(header))
     if placement.numa and not whole:
         _spread_over_nodes()
@@ -70,7 +70,8 @@ def load_engine(
         vision = _load_vision(model, native, placement, devices)
         if vision is not None:
             undo.callback(vision.close)
-        notices, changes = _load_adapters(model, native, header)
+        # Before the context, which makes room for their part of the computation.
+        partial, changes = _load_adapters(model, native, header)
         at_once = vision.at_once if vision is not None else 0
         params = context_params(placement, idle=idle, at_once=at_once, embedding=model.embedding)
         context = llama_cpp.llama_init_from_model(native, params)
@@ -79,13 +80,12 @@ def load_engine(
         undo.pop_all()
     adapters.apply_adapters(context, changes)
     slow = () if whole else extensions.notices_of(processor(), ggml.features(), build)
-    info = _info(model, placement, devices, native, context)
     info = msgspec.structs.replace(
-        info,
+        _info(model, placement, devices, native, context),
         idle_sequences=idle,
         idle_cells=_idle_cells(header, placement),
         pooling=pooling,
-        notices=(*_notices(), *notices, *slow),
+        notices=(*_notices(), *partial, *slow),
     )
     if pooling == "rank":
         return LlamaRanker(native, context, info, header, model.weights)
@@ -108,6 +108,7 @@ def _find_devices(placement: Placement, variant: str) -> Devices:
 
 
 def _spread_over_nodes() -> None:
+    """What llama.cpp is told of NUMA holds for the process, and for files that it maps from then on."""
     nodes = numa.nodes()
     if len(nodes) > 1:
         found = numa.strategy(nodes, os.sched_getaffinity(0))

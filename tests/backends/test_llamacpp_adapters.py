@@ -279,8 +279,7 @@ def test_what_has_no_effect_is_said(tiny: Path, tmp_path: Path) -> None:
     adapter = write_lora(tmp_path / "a.gguf", tiny, tensors=norms)
     engine = loaded(tiny, adapter)
     engine.close()
-    (notice,) = engine.info.notices
-    assert notice.code == "adapter_partial"
+    (notice,) = (notice for notice in engine.info.notices if notice.code == "adapter_partial")
     assert notice.message.startswith("3 of the tensors in the adapter a.gguf have no effect")
 
 
