@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 
 from corectl_llamacpp.backend import LlamaCppBackend
 from corectl_nvidia import NvidiaProbe
-from tests.conftest import MODEL, Server
+from tests.conformance.test_adapters import create
+from tests.conftest import MODEL, Server, smollm2
+from tests.lora import EVERYTHING, write_lora
 
 MIB = 2**20
 NEAR = 0.10
@@ -82,6 +85,28 @@ def test_layers_on_either_side_say_the_same(gpu_server: Server) -> None:
         for where in ({}, {"num_gpu": 10}, {"num_gpu": 0})
     ]
     assert len({text[:7] for text in texts}) == 1 and "Paris" in texts[0]
+
+
+def test_an_adapter_lies_where_the_weights_lie(gpu_server: Server, tmp_path: Path) -> None:
+    create(gpu_server, "tuned", write_lora(tmp_path / "a.gguf", smollm2(), targets=EVERYTHING, strength=0.3))
+    greedy = {"temperature": 0, "num_predict": 8, "num_ctx": 2048}
+    texts = []
+    for where in ({}, {"num_gpu": 0}):
+        options = {**greedy, **where}
+        reply = gpu_server.generate("The capital of France is", model="tuned", raw=True, options=options)
+        texts.append(reply["response"])
+        (shown,) = gpu_server.ps()
+        assert (shown["size_vram"] > 0.8 * shown["size"]) == (not where)
+        total = {kind: sum(use[kind] for use in shown["memory"]) for kind in ("estimated", "measured")}
+        assert abs(total["estimated"] / total["measured"] - 1) <= NEAR
+    assert texts[0][:7] == texts[1][:7]
+
+
+def test_what_ggml_finds_is_what_the_driver_says(gpu_server: Server) -> None:
+    """The runner's log has the GPU of the placement, and no other."""
+    loaded(gpu_server)
+    (found,) = re.findall(r"ggml: CUDA\d+ \((.*?)\): ", gpu_server.log)
+    assert found in {device.name for device in gpus()}
 
 
 def test_without_a_gpu_a_server_that_requires_one_says_so(tmp_path: Path) -> None:
