@@ -41,13 +41,13 @@ def smollm2() -> Path:
 class Server:
     """A `corectl serve` process on a free port."""
 
-    def __init__(self, folder: Path, *flags: str, **environment: str) -> None:
+    def __init__(self, folder: Path, *flags: str, python: str = sys.executable, **environment: str) -> None:
         self.folder = folder
         self.models = folder / "models"
         self._log_path = folder / "server.log"
         self._log = self._log_path.open("w+b")
         command = [
-            sys.executable,
+            python,
             "-m",
             "corectl",
             "serve",
