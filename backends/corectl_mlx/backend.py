@@ -30,7 +30,7 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True):
     bits: int | None = None
 
 
-IGNORED = ("num_gpu", "main_gpu", "use_mmap", "num_thread", "flash_attention", "kv_cache_type")
+IGNORED = ("num_gpu", "main_gpu", "use_mmap", "num_thread", "flash_attention", "kv_cache_type", "numa")
 """MLX has one device, decides about its threads, reads whole files, and keeps keys and values as it computes them."""
 
 
