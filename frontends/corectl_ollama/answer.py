@@ -7,11 +7,13 @@ from typing import Any, Protocol
 from corectl.messages import Delta, Event, Finish, Rendered
 from corectl.server.streaming import OpenCompletion
 from corectl_ollama.calls import CallCollector, WireToolCall
-from corectl_ollama.replies import Clock, joined, line
+from corectl_ollama.replies import Clock, Remote, joined, line
 
 
 class Form(Protocol):
-    """How one endpoint writes its replies."""
+    """How one endpoint writes its replies. `remote` says where the model runs, if it runs elsewhere."""
+
+    remote: Remote | None
 
     def chunk(self, delta: Delta, calls: list[WireToolCall]) -> Any:
         """One object of a stream. It has a thought, content or calls, never two of them."""

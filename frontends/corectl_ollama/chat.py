@@ -25,7 +25,17 @@ from corectl_ollama.inference import (
     single_quoted,
     unload,
 )
-from corectl_ollama.replies import Clock, Metrics, WireLogprob, debug_info, metrics, now, reply, wire_logprobs
+from corectl_ollama.replies import (
+    Clock,
+    Metrics,
+    Remote,
+    WireLogprob,
+    debug_info,
+    metrics,
+    now,
+    reply,
+    wire_logprobs,
+)
 from corectl_ollama.schema import (
     ChatRequest,
     check_top_logprobs,
@@ -53,6 +63,12 @@ class LogprobChunk(Chunk, kw_only=True):
     logprobs: list[WireLogprob]
 
 
+class RemoteChunk(Chunk, kw_only=True, omit_defaults=True):
+    remote_model: str
+    remote_host: str
+    logprobs: list[WireLogprob] = []
+
+
 class Final(Metrics, kw_only=True, omit_defaults=True):
     message: WireReply
     done: bool
@@ -62,13 +78,25 @@ class Final(Metrics, kw_only=True, omit_defaults=True):
 class ChatForm:
     """See `corectl_ollama.answer.Form`."""
 
+    remote: Remote | None = None
+
     def __init__(self, model: str) -> None:
         self.model = model
 
     def chunk(self, delta: Delta, calls: list[WireToolCall]) -> Any:
         message = WireReply("assistant", delta.text, delta.thinking, calls)
-        if delta.logprobs:
-            logprobs = wire_logprobs(delta.logprobs)
+        logprobs = wire_logprobs(delta.logprobs) if delta.logprobs else []
+        if self.remote is not None:
+            return RemoteChunk(
+                model=self.model,
+                remote_model=self.remote.model,
+                remote_host=self.remote.host,
+                created_at=now(),
+                message=message,
+                done=False,
+                logprobs=logprobs,
+            )
+        if logprobs:
             return LogprobChunk(
                 model=self.model, created_at=now(), message=message, done=False, logprobs=logprobs
             )
@@ -81,7 +109,7 @@ class ChatForm:
             message=WireReply("assistant", delta.text, delta.thinking, calls),
             done=True,
             logprobs=wire_logprobs(delta.logprobs),
-            **metrics(finish, clock),
+            **metrics(finish, clock, self.remote),
         )
 
     def done(self, reason: str) -> Any:

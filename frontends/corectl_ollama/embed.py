@@ -78,6 +78,7 @@ async def _vectors(
     """Loads the model, and embeds if there is anything to."""
     async with asking(services, clock, body) as (record, runner):
         if not inputs:
+            await runner.ready()
             return NO_VECTORS
         return await runner.embed(
             Embedding(

@@ -37,7 +37,17 @@ from corectl_ollama.inference import (
     single_quoted,
     unload,
 )
-from corectl_ollama.replies import Clock, Metrics, WireLogprob, debug_info, metrics, now, reply, wire_logprobs
+from corectl_ollama.replies import (
+    Clock,
+    Metrics,
+    Remote,
+    WireLogprob,
+    debug_info,
+    metrics,
+    now,
+    reply,
+    wire_logprobs,
+)
 from corectl_ollama.schema import GenerateRequest, check_top_logprobs, keep_alive_seconds
 
 
@@ -53,6 +63,11 @@ class FullChunk(Chunk, kw_only=True, omit_defaults=True):
     logprobs: list[WireLogprob] = []
 
 
+class RemoteChunk(FullChunk, kw_only=True, omit_defaults=True):
+    remote_model: str
+    remote_host: str
+
+
 class Final(Metrics, kw_only=True, omit_defaults=True):
     response: str
     done: bool
@@ -63,10 +78,23 @@ class Final(Metrics, kw_only=True, omit_defaults=True):
 class GenerateForm:
     """See `corectl_ollama.answer.Form`. There are no tools here, and so no calls."""
 
+    remote: Remote | None = None
+
     def __init__(self, model: str) -> None:
         self.model = model
 
     def chunk(self, delta: Delta, calls: list[WireToolCall]) -> Any:
+        if self.remote is not None:
+            return RemoteChunk(
+                model=self.model,
+                remote_model=self.remote.model,
+                remote_host=self.remote.host,
+                created_at=now(),
+                response=delta.text,
+                done=False,
+                thinking=delta.thinking,
+                logprobs=wire_logprobs(delta.logprobs),
+            )
         if not (delta.thinking or delta.logprobs):
             return Chunk(model=self.model, created_at=now(), response=delta.text, done=False)
         return FullChunk(
@@ -86,7 +114,7 @@ class GenerateForm:
             done=True,
             thinking=delta.thinking,
             logprobs=wire_logprobs(delta.logprobs),
-            **metrics(finish, clock),
+            **metrics(finish, clock, self.remote),
         )
 
     def done(self, reason: str) -> Any:

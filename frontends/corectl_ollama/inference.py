@@ -12,13 +12,14 @@ from corectl.errors import BadRequest, Forbidden, NotFound
 from corectl.messages import Completion, LoadOptions, Prompt, Rendered, SamplingOptions, Think
 from corectl.model.name import parse_reference
 from corectl.model.record import ModelRecord
-from corectl.scheduler.state import Model
+from corectl.remote.model import RemoteModel
+from corectl.scheduler.state import AnyModel
 from corectl.server.body import AnyRequest
 from corectl.server.services import Services
 from corectl.server.streaming import OpenCompletion, StreamedReply
 from corectl.server.watch import while_connected
 from corectl_ollama.answer import Answer, Form
-from corectl_ollama.replies import NDJSON, Clock, context_headers, line, reply
+from corectl_ollama.replies import NDJSON, Clock, Remote, context_headers, line, reply
 from corectl_ollama.schema import InferenceRequest, read_grammar, read_think
 
 CLOUD_DISABLED = "ollama cloud is disabled: remote model is unavailable"
@@ -27,7 +28,7 @@ CLOUD_DISABLED = "ollama cloud is disabled: remote model is unavailable"
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """A request whose model is known and whose options are checked."""
 
-    model: Model
+    model: AnyModel
     load: LoadOptions
     sampling: SamplingOptions
     keep_alive: float | None
@@ -62,11 +63,14 @@ def settle(
     verb: str,
     needs: list[str],
 ) -> Settled:
-    """Checks what the model can do and the options. Raises `BadRequest`.
+    """Checks what the model can do and the options; a remote model's server does the former. Raises `BadRequest`.
 
     For worker threads: it reads files.
     """
-    think = _check_capabilities(services, record, body, verb=verb, needs=needs)
+    if record.config.remote_host:
+        think = read_think(body.think)
+    else:
+        think = _check_capabilities(services, record, body, verb=verb, needs=needs)
     model = services.read_model(record)
     load, sampling = services.options(record, body.options)
     return Settled(model=model, load=load, sampling=sampling, keep_alive=keep_alive, think=think)
@@ -114,8 +118,8 @@ def completion(
 
 async def load(services: Services, settled: Settled) -> None:
     """Loads the model, and keeps it for as long as the request says."""
-    async with services.scheduler.lease(settled.model, settled.load, settled.keep_alive):
-        pass
+    async with services.scheduler.lease(settled.model, settled.load, settled.keep_alive) as lease:
+        await lease.runner.ready()
 
 
 async def run(
@@ -137,6 +141,8 @@ async def run(
         OpenCompletion.open(services.scheduler, settled.model, settled.load, settled.keep_alive, work),
     )
     clock.load, clock.requested_ctx = opened.load_ns, settled.load.num_ctx or 0
+    if isinstance(settled.model, RemoteModel):
+        form.remote = Remote.of(settled.model.record)
     headers = context_headers(opened.started, clock)
     answer = Answer(form, clock)
     if stream:

@@ -140,6 +140,8 @@ async def show(services: Services, body: ShowRequest) -> Response[bytes]:
     record = await services.find(reference.name)
     if record is None:
         raise NotFound(single_quoted(reference.name.short))
+    if record.config.remote_host:
+        record = await services.remotes.described(record)
     try:
         return reply(await asyncio.to_thread(_show, services, record, body))
     except OSError as exc:
@@ -166,12 +168,15 @@ def _show(services: Services, record: ModelRecord, body: ShowRequest) -> ShowRep
         capabilities=services.capabilities(record),
         requires=record.config.requires,
         origin="" if record.origin == "store" else record.origin,
-        backend=_backend(services, record) if record.weights is not None else None,
+        backend=_backend(services, record) if record.weights or record.config.remote_host else None,
     )
 
 
 def _backend(services: Services, record: ModelRecord) -> BackendSummary:
     try:
+        if record.config.remote_host:
+            elsewhere = services.remotes.model(record)
+            return BackendSummary(name=elsewhere.server.backend, variant="", reason=elsewhere.reason)
         choice = services.backend(record)
     except CorectlError as exc:
         return BackendSummary(reason=exc.message)

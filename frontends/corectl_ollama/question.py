@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from corectl.model.record import ModelRecord
-from corectl.runner.supervisor import Runner
+from corectl.runner.model_runner import ModelRunner
 from corectl.server.services import Services
 from corectl_ollama.inference import find_model, try_pulling
 from corectl_ollama.replies import Clock
@@ -26,7 +26,7 @@ class Durations(msgspec.Struct, kw_only=True, omit_defaults=True):
 @asynccontextmanager
 async def asking(
     services: Services, clock: Clock, body: QuestionRequest
-) -> AsyncIterator[tuple[ModelRecord, Runner]]:
+) -> AsyncIterator[tuple[ModelRecord, ModelRunner]]:
     """The model that a request names, loaded. Raises what finding and loading it raise."""
     record = await find_model(services, body.model, missing=try_pulling)
     model = await services.model(record)

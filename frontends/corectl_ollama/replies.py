@@ -11,6 +11,7 @@ import msgspec
 from litestar import Response
 
 from corectl.messages import Delta, Finish, Fit, Logprob, Notice, Rendered, Started, TokenLogprob
+from corectl.model.record import ModelRecord
 
 JSON = "application/json; charset=utf-8"
 NDJSON = "application/x-ndjson"
@@ -42,6 +43,17 @@ class ContextFit(msgspec.Struct, kw_only=True):
     shifts: int = 0
 
 
+class Remote(msgspec.Struct, frozen=True):
+    """A model on another server: what it is called there, and the server's address."""
+
+    model: str
+    host: str
+
+    @classmethod
+    def of(cls, record: ModelRecord) -> Remote:
+        return cls(record.config.remote_model, record.config.remote_host)
+
+
 class Metrics(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What final chunks have in common: whose they are, the figures, and what is to be said of it.
 
@@ -50,6 +62,8 @@ class Metrics(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     model: str
     created_at: datetime
+    remote_model: str = ""
+    remote_host: str = ""
     done_reason: str = ""
     context: list[int] = []
     total_duration: int = 0
@@ -81,10 +95,12 @@ def local_time(moment: datetime) -> str:
     return moment.astimezone().isoformat()
 
 
-def metrics(finish: Finish, clock: Clock) -> dict[str, Any]:
+def metrics(finish: Finish, clock: Clock, remote: Remote | None) -> dict[str, Any]:
     """The figures, as values for a struct that is derived from `Metrics`."""
     usage = finish.usage
+    where = {"remote_model": remote.model, "remote_host": remote.host} if remote else {}
     return {
+        **where,
         "done_reason": finish.reason,
         "context": list(finish.context),
         "total_duration": time.monotonic_ns() - clock.started,
@@ -94,7 +110,8 @@ def metrics(finish: Finish, clock: Clock) -> dict[str, Any]:
         "prompt_eval_duration": usage.prompt_ns,
         "eval_count": usage.output_tokens,
         "eval_duration": usage.output_ns,
-        "context_fit": context_fit(finish.fit, clock),
+        # A server of another kind says nothing of its context.
+        "context_fit": context_fit(finish.fit, clock) if finish.fit.num_ctx else None,
         "warnings": list(finish.notices),
     }
 
@@ -106,8 +123,13 @@ def debug_info(prompt: Rendered) -> dict[str, Any]:
 
 
 def context_headers(started: Started, clock: Clock) -> dict[str, str]:
-    """The header that says before the first token what became of the prompt; the values are those of `ContextFit`."""
+    """The header that says before the first token what became of the prompt; the values are those of `ContextFit`.
+
+    There is none where a remote server does not say.
+    """
     fit = started.fit
+    if not fit.num_ctx:
+        return {}
     values = {
         "requested_ctx": clock.requested_ctx,
         "num_ctx": fit.num_ctx,

@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from corectl import __version__
+from corectl.remote.remotes import Remotes
 from corectl.runner.stats import Histogram
 from corectl.scheduler.scheduler import Scheduler
 from corectl.scheduler.state import LoadedModel
@@ -85,9 +86,10 @@ GAUGES: tuple[tuple[str, str, Callable[[LoadedModel], float]], ...] = (
 class Metrics(Collector):
     """All families of one server."""
 
-    def __init__(self, ledger: Ledger, scheduler: Scheduler) -> None:
+    def __init__(self, ledger: Ledger, scheduler: Scheduler, remotes: Remotes) -> None:
         self._ledger = ledger
         self._scheduler = scheduler
+        self._remotes = remotes
 
     def collect(self) -> Iterator[Metric]:
         living: dict[str, list[LoadedModel]] = {}
@@ -126,6 +128,10 @@ class Metrics(Collector):
             ("model_smaller_loads", "loads that ran out of memory and were tried again", stats.smaller_loads),
         ):
             yield CounterMetricFamily(f"corectl_{name}", text, count)
+        remotes = GaugeMetricFamily("corectl_remote_up", "whether a remote server answers", labels=["remote"])
+        for watched in self._remotes.named.values():
+            remotes.add_metric([watched.server.name], watched.up)
+        yield remotes
         info = GaugeMetricFamily("corectl_info", "the version, as a label", labels=["version"])
         info.add_metric([__version__], 1)
         yield info

@@ -20,7 +20,7 @@ def routers(services: Services) -> Sequence[Router]:
     ledger = Ledger()
     services.plugins.listen(ledger)
     registry = CollectorRegistry()
-    registry.register(Metrics(ledger, services.scheduler))
+    registry.register(Metrics(ledger, services.scheduler, services.remotes))
     ProcessCollector(registry=registry)
 
     @get("/metrics")

@@ -12,8 +12,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from corectl.config import Settings
 from corectl.messages import Usage
 from corectl.plugins import PluginHost
+from corectl.remote.remotes import Remotes
 from corectl.runner.engine import MemoryUse, Placement
 from corectl.runner.state import LoopState
 from corectl.runner.stats import StepStats
@@ -21,6 +23,7 @@ from corectl.scheduler.state import LoadedModel, RequestSummary, SchedulerStats
 from corectl_metrics import ledger
 from corectl_metrics.collect import Metrics
 from corectl_metrics.ledger import Ledger
+from corectl_remote import HttpBackend
 from tests.conftest import MODEL, Server
 from tests.core.fake import engine_info
 from tests.core.stories import make_model
@@ -55,7 +58,11 @@ class Stage:
         self.host = PluginHost()
         self.host.listen(self.ledger)
         self.registry = CollectorRegistry()
-        self.registry.register(Metrics(self.ledger, cast(Any, self)))
+        self.remotes = Remotes(
+            Settings(remotes={"lab": "http://127.0.0.1:9", "den": "http://127.0.0.1:10"}),
+            {"remote": HttpBackend()},
+        )
+        self.registry.register(Metrics(self.ledger, cast(Any, self), self.remotes))
 
     def runners(self) -> list[LoadedModel]:
         return self.models
@@ -184,7 +191,10 @@ def test_two_runners_of_one_name_count_together(stage: Stage) -> None:
 
 
 def test_the_server_as_a_whole(stage: Stage) -> None:
+    stage.remotes.named["lab"].up = True
     found = stage.scrape()
+    assert found["corectl_remote_up", ("lab",)] == 1
+    assert found["corectl_remote_up", ("den",)] == 0
     assert found["corectl_queue_requests", ()] == 2
     assert found["corectl_queue_refusals_total", ()] == 3
     assert found["corectl_model_load_failures_total", ()] == 4

@@ -20,12 +20,13 @@ def is_server_name(name: str) -> bool:
 def local_name(server: str, id: str) -> ModelName | None:
     """The name here of the model `id` of a server; None if nothing of the id can be a name.
 
-    Of a longer path only the last two parts count, and characters that no name may have become dashes. A tag that says
-    `cloud` or `local` is left out: here the server's name says where the model runs.
+    Of a longer path only the last two parts count, of the path of a file only its name, and characters that no name
+    may have become dashes. A tag that says `cloud` or `local` is left out: the server's name says where the model runs.
     """
     path, _, last = id.strip("/").rpartition("/")
     model, colon, tag = last.partition(":")
-    parts = [server, _clean(path.rpartition("/")[2]).replace(".", "-"), _clean(model)]
+    namespace = "" if id.startswith("/") else path.rpartition("/")[2]
+    parts = [server, _clean(namespace).replace(".", "-"), _clean(model)]
     text = "/".join(part for part in parts if part) + (
         f":{clean}" if colon and (clean := _clean(tag)) else ""
     )

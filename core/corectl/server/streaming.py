@@ -16,7 +16,7 @@ from corectl.errors import Canceled, CorectlError, TooSlow
 from corectl.messages import Completion, Delta, Event, Finish, LoadOptions, Started
 from corectl.runner.stream import EventStream, Sink
 from corectl.scheduler.scheduler import Scheduler
-from corectl.scheduler.state import Lease, Model
+from corectl.scheduler.state import AnyModel, Lease
 from corectl.server.watch import disconnected
 from corectl.server.writer import BodyWriter
 
@@ -45,7 +45,7 @@ class OpenCompletion:
     async def open(
         cls,
         scheduler: Scheduler,
-        model: Model,
+        model: AnyModel,
         options: LoadOptions,
         keep_alive: float | None,
         work: Completion,
