@@ -128,6 +128,16 @@ def test_weights_without_a_header_are_not_taken_for_a_model(tmp_path: Path) -> N
     assert set(files_of(tmp_path)) == {"b.bin"}
 
 
+def test_files_from_before_gguf_come_with_what_is_beside_them(tmp_path: Path) -> None:
+    for name in ("config.json", "tokenizer_config.json", "README.md"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "ggml-model.bin").write_bytes(b"GGUF....")
+    assert set(files_of(tmp_path)) == {"ggml-model.bin"}
+    for magic in (b"lmgg", b"fmgg", b"tjgg", b"ccgg"):
+        (tmp_path / "ggml-model.bin").write_bytes(magic + bytes(8))
+        assert set(files_of(tmp_path)) == {"ggml-model.bin", "config.json", "tokenizer_config.json"}
+
+
 def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("x")
     (tmp_path / "model").mkdir()

@@ -18,6 +18,7 @@ _WEIGHTS: Final = (
     "pytorch_model*.bin",
     "consolidated*.pth",
     "adapter_model*.safetensors",
+    "adapters.safetensors",
     "*.onnx*",
     "*.gguf",
     "*.bin",
@@ -27,8 +28,8 @@ _WEIGHTS: Final = (
 _EXTRAS: Final = ("*.json", "**/*.json", "tokenizer.model", "chat_template.jinja")
 """What belongs to weights that are not one self-contained file."""
 
-_SELF_CONTAINED: Final = ("*.gguf", "*.bin")
-_GGML_MAGICS: Final = (b"GGUF", b"lmgg", b"fmgg", b"tjgg")
+_GGUF: Final = b"GGUF"
+_GGML_MAGICS: Final = (_GGUF, b"lmgg", b"fmgg", b"tjgg", b"ccgg")
 """How a `.bin` file with weights begins: GGUF, and what there was before it."""
 _HASH_CHUNK: Final = 1 << 20
 
@@ -45,10 +46,12 @@ def files_of(source: Path) -> dict[str, Path]:
     if source.is_file():
         return {source.name: source}
     for pattern in _WEIGHTS:
-        found = [path for path in sorted(source.glob(pattern)) if pattern != "*.bin" or _is_ggml(path)]
+        found = sorted(source.glob(pattern))
+        if pattern == "*.bin":
+            found = [path for path in found if _magic(path) in _GGML_MAGICS]
         if not found:
             continue
-        if pattern not in _SELF_CONTAINED:
+        if not _self_contained(pattern, found):
             found += [path for extra in _EXTRAS for path in sorted(source.glob(extra))]
         return {path.relative_to(source).as_posix(): _inside(path, source) for path in found}
     raise CliError("no Modelfile or safetensors files found")
@@ -61,9 +64,13 @@ def _inside(path: Path, folder: Path) -> Path:
     return path
 
 
-def _is_ggml(path: Path) -> bool:
+def _self_contained(pattern: str, found: list[Path]) -> bool:
+    return pattern == "*.gguf" or (pattern == "*.bin" and all(_magic(path) == _GGUF for path in found))
+
+
+def _magic(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(4) in _GGML_MAGICS
+        return file.read(4)
 
 
 def send_files(client: Client, files: dict[str, Path], progress: Progress) -> dict[str, str]:
