@@ -129,6 +129,14 @@ TROUBLESOME = {
         "@hookimpl\ndef corectl_frontends(): return [Bad()]",
         "",
     ),
+    "routes_compute": (
+        "class Bad(Thing):\n    def routers(self, services):\n        from litestar import Router, get\n"
+        "        @get('/compute')\n        async def compute() -> str:\n            time.sleep(12)\n"
+        "            return 'done'\n"
+        "        return [Router('/', route_handlers=[compute])]\n"
+        "@hookimpl\ndef corectl_frontends(): return [Bad()]",
+        "",
+    ),
     "event_raises": (
         "@hookimpl\ndef corectl_request_finished(request): raise KeyError('what')",
         "plugin event_raises failed in corectl_request_finished",
@@ -143,7 +151,7 @@ TROUBLESOME = {
     ),
     "event_forks": (
         "@hookimpl\ndef corectl_server_started(): os.fork()",
-        "os.fork was refused: plugin event_forks asked for it",
+        "os.fork was refused: it was asked for by plugin event_forks",
     ),
     "floods": (
         "def flood():\n    for number in range(5000): log.warning('noise %d', number)\n"
@@ -202,6 +210,15 @@ def test_the_server_answers(server: Server) -> None:
 @pytest.mark.parametrize("path", ["/exit", "/exit/thread"])
 def test_a_route_that_calls_exit_is_a_500(server: Server, path: str) -> None:
     assert server.client.get(path).status_code == 500
+    assert generate(server)["response"] == "Uryyb, jbeyq"
+
+
+def test_a_route_that_holds_up_the_event_loop_is_named(server: Server) -> None:
+    """It is not contained, but one knows what to switch off."""
+    assert server.client.get("/compute").text == "done"
+    named = r"the event loop is held up by plugin routes_compute \(bad_routes_compute, line \d+\)"
+    assert re.search(named, server.log)
+    assert _says(server, "the event loop goes on")
     assert generate(server)["response"] == "Uryyb, jbeyq"
 
 

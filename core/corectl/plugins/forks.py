@@ -11,10 +11,9 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, Final
 
-from corectl.plugins.owner import plugin_of
+from corectl.plugins.owner import culprit
 
 log = logging.getLogger(__name__)
 
@@ -45,20 +44,8 @@ def _audit(event: str, _: tuple[Any, ...]) -> None:
     # Python comes here some dozen times for each request.
     if event not in _EVENTS or not _State.refusing:
         return
-    log.error("%s was refused: %s", event, _culprit(sys._getframe(1)))
+    log.error("%s was refused: it was asked for by %s", event, culprit(sys._getframe(1)))
     raise PermissionError(
         f"{event} is refused in this process, which has threads; start a program with subprocess, "
         "or use multiprocessing.get_context('spawn')"
     )
-
-
-def _culprit(frame: FrameType | None) -> str:
-    """The plugin whose code is on the stack, or else the module that asked."""
-    asked = ""
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__", ""))
-        asked = asked or module
-        if plugin := plugin_of(module):
-            return f"plugin {plugin} asked for it"
-        frame = frame.f_back
-    return f"module {asked} asked for it, on a thread whose plugin is not known"

@@ -15,6 +15,7 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from corectl import trace
 from corectl.errors import Busy, CorectlError, from_os_error
 from corectl.server.body import AnyRequest
+from corectl.server.loopwatch import watched_loop
 from corectl.server.mounting import mount
 from corectl.server.services import Services
 
@@ -29,7 +30,8 @@ def build_app(services: Services) -> Litestar:
         await services.remotes.start()
         services.plugins.emit("corectl_server_started", settings=services.settings)
         try:
-            yield
+            with watched_loop():
+                yield
         finally:
             services.plugins.emit("corectl_server_stopping")
             await services.scheduler.shutdown()
