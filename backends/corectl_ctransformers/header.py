@@ -7,6 +7,7 @@ file is only given to it if all of its tensors are there, in their shapes, and n
 from __future__ import annotations
 
 import math
+import stat
 import struct
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -129,6 +130,9 @@ def magic_of(path: Path) -> str:
 def read_header(path: Path) -> Header:
     """Raises `BadModelFile` for a file that the library cannot load, and `OSError`."""
     status = path.stat()
+    # Reading from anything but a file, such as a pipe, might never end.
+    if not stat.S_ISREG(status.st_mode):
+        raise BadModelFile(f"{path.name} is no file")
     return _read_header(path, status.st_size, status.st_mtime_ns)
 
 

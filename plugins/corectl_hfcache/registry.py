@@ -58,7 +58,7 @@ class HuggingFaceCache:
                 yield record
 
     def find(self, name: ModelName) -> ModelRecord | None:
-        if name.host != HOST or name.tag != "latest":
+        if name.host.casefold() != HOST or name.tag.casefold() != "latest":
             return None
         wanted = f"models--{name.namespace}--{name.model}".lower()
         folders = (folder for folder in cache_folder().glob(FOLDERS) if folder.name.lower() == wanted)

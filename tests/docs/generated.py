@@ -17,7 +17,7 @@ from corectl import config, hookspecs
 from corectl.cli.root import run
 from corectl.scaffold.project import package_name, project
 from tests.docs.blocks import PAGES
-from tests.kit.table import backends_table
+from tests.kit.table import conformance_tables
 
 TUTORIAL_NAME = "babble"
 """The plugin that the tutorial makes."""
@@ -93,7 +93,9 @@ def make(what: str) -> str:
         return help_text(rest)
     if kind == "scaffold":
         return scaffold_file(*rest.split())
-    return {"settings": settings_table, "hooks": hook_reference, "backends": backends_table}[what]()
+    if kind == "conformance":
+        return conformance_tables(rest)
+    return {"settings": settings_table, "hooks": hook_reference}[what]()
 
 
 def renewed(page: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -19,10 +20,11 @@ from corectl.testing import (
     PolicySuite,
     ProbeSuite,
     RegistrySuite,
+    RemoteSuite,
     SearchSuite,
     Suite,
 )
-from tests.kit.samples import SAMPLES
+from tests.kit.samples import SAMPLES, hugging_face_cache
 
 HOST = PluginHost.load(
     Settings(),
@@ -49,6 +51,16 @@ def _sample(self: FormatSuite, tmp_path_factory: pytest.TempPathFactory) -> Mode
     return SAMPLES[name](tmp_path_factory.mktemp(name))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A model in the cache of huggingface_hub: the machines that test have none."""
+    folder = tmp_path_factory.mktemp("hub")
+    hugging_face_cache(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_CACHE", str(folder))
+        yield
+
+
 _add(DialectSuite, "dialect", HOST.dialects)
 _add(ProbeSuite, "probe", HOST.probes)
 _add(PolicySuite, "policy", HOST.policies)
@@ -65,11 +77,9 @@ def test_no_built_in_plugin_is_broken() -> None:
 
 def test_every_backend_has_a_suite(request: pytest.FixtureRequest) -> None:
     """Of those that were collected together with this."""
-    suites = {
-        item.cls
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and item.cls and issubclass(item.cls, BackendSuite)
-    }
-    if not suites:
-        pytest.skip("no suite of a backend was asked for")
-    assert set(HOST.backends) <= {suite().subject() for suite in suites}
+    classes = {item.cls for item in request.session.items if isinstance(item, pytest.Function) and item.cls}
+    for suite, there in ((BackendSuite, HOST.backends), (RemoteSuite, HOST.remote_backends)):
+        subjects = {cls().subject() for cls in classes if issubclass(cls, suite)}
+        if not subjects:
+            pytest.skip("no suite of a backend was asked for")
+        assert set(there) <= subjects

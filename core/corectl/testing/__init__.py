@@ -27,6 +27,7 @@ from corectl.testing.plugin import (
 from corectl.testing.policy import PolicySuite
 from corectl.testing.probe import ProbeSuite
 from corectl.testing.registry import RegistrySuite
+from corectl.testing.remote import RemoteSuite
 from corectl.testing.search import SearchSuite
 from corectl.testing.suite import Suite, optional
 
@@ -39,6 +40,7 @@ __all__ = [
     "PolicySuite",
     "ProbeSuite",
     "RegistrySuite",
+    "RemoteSuite",
     "SearchSuite",
     "Suite",
     "corectl_engine",

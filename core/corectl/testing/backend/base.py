@@ -88,7 +88,7 @@ class BackendChecks(Suite):
 
     def details(self) -> str:
         found = self.backend().availability()
-        ignores = f"; ignores {', '.join(found.ignores)}, and says so" if found.ignores else ""
+        ignores = f"; replies say that it ignores {', '.join(found.ignores)}" if found.ignores else ""
         return f"{found.version}, {found.variant}{ignores}" if found.usable else ""
 
     def in_child(
