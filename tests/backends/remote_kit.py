@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,23 @@ async def serving(upstream: Upstream) -> AsyncIterator[Upstream]:
     finally:
         server.close()
         await upstream.close()
+
+
+@contextmanager
+def in_thread(upstream: Upstream) -> Iterator[Upstream]:
+    """The same beside a test that knows nothing of event loops."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    context = serving(upstream)
+    asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result(10)
+    try:
+        yield upstream
+    finally:
+        asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
 
 
 @asynccontextmanager

@@ -89,7 +89,8 @@ def model_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
                 rows.append((title, str(int(value))))
     rows.append(("quantization", details.get("quantization_level", "")))
     if backend := info.get("backend"):
-        name = f"{backend['name']} ({backend['variant']})" if backend.get("name") else "none"
+        variant = f" ({backend['variant']})" if backend.get("variant") else ""
+        name = f"{backend['name']}{variant}" if backend.get("name") else "none"
         rows.append(("backend", f"{name}: {backend['reason']}"))
     if info.get("requires"):
         rows.append(("requires", info["requires"]))
