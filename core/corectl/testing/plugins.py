@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 
 from corectl.config import Settings
 from corectl.plugins import PluginHost
@@ -29,8 +30,6 @@ def plugin_of(hook: str, name: str) -> str:
 
 def modules_of(plugin: str, names: list[str]) -> list[str]:
     """In a child: loads one plugin, as each process of corectl does. Returns which of the modules that has imported."""
-    import sys
-
     before = set(sys.modules)
     host = PluginHost.load(Settings(), only=[plugin])
     assert [info.state for info in host.plugins] == ["active"], [info.reason for info in host.plugins]
