@@ -261,8 +261,9 @@ def _replit(size: Size, ftype: int) -> Legacy:
 def llama(size: Size, ftype: int, *, magic: bytes = b"tjgg", version: int = 3) -> Legacy:
     """A Llama in a file of any kind."""
     tokens = [" \u2047 ".encode(), b"", b"", *byte_level()]
-    count, width, inner, keys = len(tokens), size.width, 192, size.width // size.groups
-    numbers = (count, width, inner, size.heads, size.layers, size.head, ftype % 1000)
+    count, width, keys, multiple = len(tokens), size.width, size.width // size.groups, 64
+    inner = -(-(8 * width // 3) // multiple) * multiple
+    numbers = (count, width, multiple, size.heads, size.layers, size.head, ftype % 1000)
     shapes: dict[str, Shape] = {
         "tok_embeddings.weight": (count, width),
         "norm.weight": (width,),

@@ -18,7 +18,7 @@ import msgspec
 
 from corectl.errors import BadModelFile
 from corectl.model.ggml import TENSOR_TYPES
-from corectl_ctransformers.layouts import FILE_TYPES, LAYOUTS, QUANTIZATION, Layout, Shape, Sizes
+from corectl_ctransformers.layouts import FILE_TYPES, FRACTIONS, LAYOUTS, QUANTIZATION, Layout, Shape, Sizes
 
 MAGICS: Mapping[bytes, tuple[str, tuple[int, ...]]] = {
     b"lmgg": ("ggml", ()),
@@ -206,10 +206,16 @@ def _numbers(reader: _Reader, layout: Layout) -> Sizes | None:
     found: dict[str, int] = {}
     for name in layout.numbers.split():
         value = reader.number("its header")
-        if found.setdefault(name, value) != value:
+        if found.setdefault(name, value) != value or (name in FRACTIONS and not _is_fraction(value)):
             return None
     sizes = Sizes(**{name: value for name, value in found.items() if name in Sizes.__struct_fields__})
     return sizes if sizes.plausible and _belongs(layout, sizes) else None
+
+
+def _is_fraction(bits: int) -> bool:
+    """Whether these are the bits of a fraction that somebody may have written, and not those of a whole number."""
+    (value,) = struct.unpack("<f", struct.pack("<i", bits))
+    return bool(value == 0 or 1e-3 < value < 1e6)
 
 
 def _belongs(layout: Layout, sizes: Sizes) -> bool:

@@ -37,6 +37,9 @@ FILE_TYPES: Mapping[int, int] = {number: number for number in (*range(4), *range
 }
 """The type of a file whose matrices are all of one type -> that type."""
 
+FRACTIONS = ("Slope", "Clip")
+"""Numbers with a fraction. All others are whole."""
+
 QUANTIZATION = 1000
 """The type of a file has the version of its quantisation in the thousands."""
 

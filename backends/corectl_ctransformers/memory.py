@@ -110,7 +110,8 @@ class Graph:
         return count
 
     def most(self, length: int) -> int:
-        """The bytes of the largest batch while a sequence grows to `length` tokens."""
+        """The bytes of the largest batch while a sequence grows to `length` tokens, or as far as it can."""
+        length = max(1, self.longest(length))
         places = (0, length // 2, length - 1)
         return max(self.bytes(place, max(1, self.batch(place))) for place in places)
 
@@ -131,13 +132,25 @@ def estimate(header: Header) -> MemoryEstimate:
     layers, fixed = header.sizes.layers, fixed_context(header)
     inner = sum(tensor.bytes for tensor in header.tensors if any(map(str.isdigit, tensor.name))) // layers
     layer = LayerMemory(weights=inner, cell=cell(header) / layers, most_cells=fixed)
-    context = header.sizes.context or TRAINED
+    compute, each = _compute(header, fixed)
     return MemoryEstimate(
         layers=(layer,) * layers,
         host=weights(header) - layers * inner,
         cell_step=fixed or 1,
-        compute=Graph(header, context).most(context),
+        compute=compute,
+        compute_cell=each,
     )
+
+
+def _compute(header: Header, fixed: int) -> tuple[int, float]:
+    """What computing takes, and how much more for each token that the context is longer."""
+    context = fixed or header.sizes.context or TRAINED
+    graph = Graph(header, context)
+    if fixed:
+        return graph.most(fixed), 0.0
+    count = max(1, graph.batch(context - 1))
+    least, most = graph.bytes(0, count), graph.bytes(context, count)
+    return least, (most - least) / context
 
 
 def taken(header: Header, num_ctx: int) -> MemoryUse:

@@ -32,7 +32,8 @@ class GgmlTokenizer:
 
     def __init__(self, header: Header, vocabulary: Vocabulary, size: int) -> None:
         family = header.layout.family
-        tokens = vocabulary.tokens[:size]
+        vocabulary = Vocabulary(vocabulary.tokens[:size], vocabulary.scores[:size])
+        tokens = vocabulary.tokens
         self.size = len(tokens)
         self._controls = {id: name for id, name in _controls(family, tokens) if name}
         self._ids = {name: id for id, name in reversed(self._controls.items())}

@@ -64,7 +64,8 @@ def merge(parts: Sequence[bytes], rank: Rank) -> list[bytes]:
 class ByteLevel:
     """Vocabularies with a token for each byte, whose others are numbered in the order in which they were learned.
 
-    A byte without a token is left out; only a broken vocabulary has such.
+    Some files have such tokens as text, so that those of bytes that are none by themselves are lost. Then a letter is
+    read as a whole if it has a token, or else left out.
     """
 
     def __init__(self, tokens: Iterable[bytes]) -> None:
@@ -72,6 +73,7 @@ class ByteLevel:
         for id, token in enumerate(tokens):
             # Some files repeat their last token until the number of tokens is a round one.
             self._ids.setdefault(token, id)
+        self._whole = all(bytes([byte]) in self._ids for byte in range(256))
         self._known: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:
@@ -80,12 +82,17 @@ class ByteLevel:
     def _word(self, word: str) -> list[int]:
         known = self._known.get(word)
         if known is None:
-            data = word.encode()
-            parts = merge([data[at : at + 1] for at in range(len(data))], self._ids.get)
+            parts = merge([part for letter in word for part in self._parts(letter.encode())], self._ids.get)
             known = [self._ids[part] for part in parts if part in self._ids]
             if len(self._known) < _REMEMBERED and len(word) <= _SHORT:
                 self._known[word] = known
         return known
+
+    def _parts(self, letter: bytes) -> Sequence[bytes]:
+        """With what merging begins."""
+        if not self._whole and letter in self._ids:
+            return (letter,)
+        return [letter[at : at + 1] for at in range(len(letter))]
 
 
 class Scored:
@@ -122,15 +129,13 @@ class Likeliest:
     A letter without a token is token 0, which means that it is not known.
     """
 
-    UNKNOWN = -100.0
-    """The score of such a letter: less than that of any token."""
-
     def __init__(self, vocabulary: Vocabulary, controls: Iterable[int]) -> None:
         scored = zip(vocabulary.tokens, vocabulary.scores, strict=True)
         self._scores = {token: (score, id) for id, (token, score) in enumerate(scored)}
         for id in controls:
             self._scores.pop(vocabulary.tokens[id], None)
         self._longest = max(map(len, self._scores), default=1)
+        self._unknown = min((score for score, _ in self._scores.values()), default=0.0) - 10
 
     def encode(self, text: str) -> list[int]:
         data = text.encode().replace(b" ", BLANK)
@@ -145,8 +150,8 @@ class Likeliest:
                 if found is not None and score + found[0] > best[end][0]:
                     best[end] = (score + found[0], start)
             end = start + _letter(data[start])
-            if end <= len(data) and score + self.UNKNOWN > best[end][0]:
-                best[end] = (score + self.UNKNOWN, start)
+            if end <= len(data) and score + self._unknown > best[end][0]:
+                best[end] = (score + self._unknown, start)
         return self._back(data, best)
 
     def _back(self, data: bytes, best: list[tuple[float, int]]) -> list[int]:
