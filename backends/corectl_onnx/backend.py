@@ -20,8 +20,8 @@ from corectl_onnx.format import FORMAT
 from corectl_onnx.memory import estimate
 from corectl_onnx.providers import PROBED, installed
 
-IGNORED = ("use_mmap", "flash_attention", "kv_cache_type")
-"""ONNX Runtime decides how it reads weights, and the model how it computes attention and keeps keys and values."""
+IGNORED = ("use_mmap", "flash_attention", "kv_cache_type", "numa")
+"""ONNX Runtime decides how it reads weights and where its threads run, the model how it attends and what it keeps."""
 
 ON_CPU = ("num_gpu", "main_gpu")
 
