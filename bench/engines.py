@@ -36,7 +36,7 @@ class Case(msgspec.Struct, frozen=True):
 def cases(folder: Path) -> Iterator[Case]:
     """Those whose library is installed, with models that are made for it."""
     from tests.forms import Forms, write_onnx
-    from tests.legacy_ggml import write_ggml
+    from tests.legacy_ggml import GPT2_SMALL, write_ggml
 
     forms = Forms(model_path(), folder)
     there = {engine for engine, module in LIBRARIES.items() if importlib.util.find_spec(module)}
@@ -47,9 +47,8 @@ def cases(folder: Path) -> Iterator[Case]:
         small = write_onnx(forms.safetensors(), folder / "int4", precision="int4")
         yield Case("onnx, SmolLM2 in 4 bits", "onnx", small, 192)
     if "ctransformers" in there:
-        yield Case(
-            "ctransformers, a small GPT-2", "ctransformers", write_ggml(folder / "gpt2-small.bin"), 400
-        )
+        small = write_ggml(folder / "gpt2-small.bin", "gpt2", "f16", GPT2_SMALL)
+        yield Case("ctransformers, GPT-2 in 16 bits", "ctransformers", small, 128)
 
 
 @contextmanager

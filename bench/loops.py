@@ -59,12 +59,10 @@ def ctransformers(model: Path) -> Generate:
     """The library's own `generate`; the family of a legacy file is the first word of its name."""
     from ctransformers import LLM, Config
 
-    native = LLM(
-        str(model), model_type=model.stem.partition("-")[0], config=Config(context_length=512), lib="avx2"
-    )
+    native = LLM(str(model), model_type=model.stem.partition("-")[0], config=Config(context_length=512))
 
     def generate(prompt: str, tokens: int) -> Iterator[int]:
-        ids: Any = native.generate(native.tokenize(prompt), top_k=1, temperature=0.0, repetition_penalty=1.0)
+        ids: Any = native.generate(native.tokenize(prompt), top_k=1, repetition_penalty=1.0)
         for _, token in zip(range(tokens), ids, strict=False):
             native.detokenize([token])
             yield int(token)

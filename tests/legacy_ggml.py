@@ -82,6 +82,8 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
 
 
 TINY = Size()
+GPT2_SMALL = Size(width=768, heads=12, layers=12, context=1024, vocabulary=50257)
+"""The 124 million parameters of the smallest real one."""
 
 
 class Legacy(msgspec.Struct, frozen=True):

@@ -36,8 +36,8 @@ _CHANGED = frozenset((2, 3, 8))
 MAX_TOKEN, MAX_NAME = 1024, 128
 """Bytes."""
 
-MAX_HEADS_LEFT = 1 << 31
-"""The library multiplies some sizes as 32-bit numbers."""
+MAX_VALUES = 1 << 31
+"""The library multiplies as 32-bit numbers what a matrix has, and what memory for keys and values has, but in MPT."""
 
 PADDING = 32
 """Where data begins in `ggjt` and `ggcc`: at a multiple of so many bytes."""
@@ -193,12 +193,11 @@ def _find_layout(reader: _Reader, file: BinaryIO, magic: str) -> tuple[Layout, S
             return layout, sizes
         reader.at = start
         file.seek(start)
-    families = ", ".join(layout.family for layout in LAYOUTS if layout.magic == magic)
+    families = [layout.family for layout in LAYOUTS if layout.magic == magic]
+    hint = "; llama files as old as that are not read any more: convert the model again, best to GGUF"
     raise BadModelFile(
-        f"the numbers in the header of this {magic} file are of none of {families}; llama files as old as that "
-        "are not read any more: convert the model again, best to GGUF"
-        if magic == "ggml"
-        else f"the numbers in the header of this {magic} file are not those of a {families} model"
+        f"the numbers in the header of this {magic} file are not those of a model ({', '.join(families)})"
+        f"{hint if magic == 'ggml' else ''}"
     )
 
 
@@ -266,7 +265,7 @@ def _read_tensors(reader: _Reader, layout: Layout, *, padded: bool) -> dict[str,
         shape = tuple(reader.number("the header of a tensor") for _ in range(dimensions))
         name = reader.take(length, "the name of a tensor").decode("utf-8", "replace")
         _, block, _ = TENSOR_TYPES[type]
-        if any(not 0 < size < 1 << 31 for size in shape) or shape[0] % block:
+        if min(shape) < 1 or math.prod(shape) >= MAX_VALUES or shape[0] % block:
             raise BadModelFile(f"the file is damaged: tensor {name!r} has the shape {shape}")
         if name in found:
             raise BadModelFile(f"the file is damaged: it has two tensors {name!r}")
@@ -306,7 +305,7 @@ def _check_tensors(layout: Layout, sizes: Sizes, tensors: dict[str, Tensor], ver
         raise BadModelFile(
             f"the file was cut off: tensor {missing[0]!r} and {len(missing) - 1} others are missing"
         )
-    if math.prod((sizes.context or 1, sizes.width, sizes.layers)) >= MAX_HEADS_LEFT:
+    if layout.family != "mpt" and sizes.context * sizes.width * sizes.layers >= MAX_VALUES:
         raise BadModelFile("the numbers in the file's header are too large for the library")
 
 

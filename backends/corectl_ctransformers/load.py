@@ -14,7 +14,7 @@ from corectl.errors import BadModelFile, LoadFailed
 from corectl.messages import Notice
 from corectl.runner.engine import Engine, EngineInfo, ModelSpec, Placement
 from corectl_ctransformers.header import Header, read_header, read_vocabulary
-from corectl_ctransformers.memory import BATCH, Graph, fixed_context, taken
+from corectl_ctransformers.memory import BATCH, Graph, native_context, taken
 from corectl_ctransformers.model import GgmlEngine, GgmlModel
 from corectl_ctransformers.tokenizer import GgmlTokenizer
 from corectl_ctransformers.variant import library_variant
@@ -34,7 +34,7 @@ def load_engine(model: ModelSpec, placement: Placement, progress: Callable[[floa
         raise LoadFailed(f"{name}: {exc.message}") from exc
     except OSError as exc:
         raise LoadFailed(f"{name} cannot be read: {exc.strerror}") from exc
-    context = fixed_context(header) or min(placement.num_ctx, header.sizes.context or placement.num_ctx)
+    context = native_context(header, placement.num_ctx)
     graph = Graph(header, context)
     info = _info(header, graph, context, placement)
     if not info.num_ctx:

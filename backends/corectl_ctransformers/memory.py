@@ -13,7 +13,7 @@ import msgspec
 
 from corectl.runner.engine import LayerMemory, MemoryEstimate, MemoryUse
 from corectl.scheduler.fit import HOST
-from corectl_ctransformers.header import Header
+from corectl_ctransformers.header import MAX_VALUES, Header
 
 MIB = 1 << 20
 
@@ -22,6 +22,9 @@ BATCH = 64
 
 TRAINED = 2048
 """Tokens that the first Llamas and Falcons were trained for. Their files do not say."""
+
+_LONGEST = 1 << 20
+"""Tokens. No model of that time was trained for more."""
 
 _BUFFER = 256 * MIB
 """Bytes of each of the library's buffers."""
@@ -56,7 +59,7 @@ _SHAPES: Mapping[str, _Shape] = {
 """Counted in the library's code for each layout, and a row or two more."""
 
 _CELL_BYTES: Mapping[str, int] = {"gpt2": 8, "falcon": 6}
-"""Keys and values for each value of their width, where they are not two numbers of 16 bits."""
+"""Of keys and values, for each value of their width, where they are not two numbers of 16 bits."""
 
 _SIZED = ("mpt", "llama", "falcon")
 """Layouts whose memory follows the context that is asked for. The others always have all of the file's."""
@@ -80,6 +83,14 @@ def cell(header: Header) -> int:
 def fixed_context(header: Header) -> int:
     """Tokens for which a load takes memory, whatever context is asked for; 0 if it follows that."""
     return 0 if header.layout.family in _SIZED else header.sizes.context
+
+
+def native_context(header: Header, num_ctx: int) -> int:
+    """The context to load with, for sequences of up to `num_ctx` tokens."""
+    most = header.sizes.context or _LONGEST
+    if header.layout.family == "falcon":
+        most = min(most, (MAX_VALUES - 1) // (cell(header) // _CELL_BYTES["falcon"]))
+    return fixed_context(header) or min(num_ctx, most)
 
 
 class Graph:

@@ -16,7 +16,7 @@ from corectl_ctransformers import variant
 from corectl_ctransformers.backend import CTransformersBackend
 from corectl_ctransformers.header import Header, Tensor, read_header
 from corectl_ctransformers.layouts import LAYOUTS, Sizes
-from corectl_ctransformers.memory import BATCH, Graph, cell, estimate, fixed_context, weights
+from corectl_ctransformers.memory import BATCH, Graph, cell, estimate, fixed_context, native_context, weights
 from tests.legacy_ggml import Size, write_ggml
 
 MIB = 1 << 20
@@ -163,6 +163,26 @@ def test_llama_measures_its_buffers_by_itself() -> None:
 def test_memory_for_the_context_follows_the_wish_where_the_library_can() -> None:
     sized = {family for family in REAL if not fixed_context(header(family))}
     assert sized == {"mpt", "llama", "falcon"}
+
+
+@pytest.mark.parametrize(
+    ("family", "wanted", "loaded"),
+    [
+        ("gptj", 100, 2048),
+        ("mpt", 100, 100),
+        ("mpt", 4096, 2048),
+        ("llama", 4096, 4096),
+        ("llama", 1 << 40, 1 << 20),
+    ],
+)
+def test_the_context_that_is_loaded(family: str, wanted: int, loaded: int) -> None:
+    assert native_context(header(family), wanted) == loaded
+
+
+def test_sizes_are_multiplied_as_32_bits() -> None:
+    large = msgspec.structs.replace(REAL["falcon"], layers=60, kind=40, width=8192, heads=128, key_heads=8)
+    longest = native_context(header("falcon", large), 1 << 20)
+    assert 8 * 64 * 60 * longest < 1 << 31 < 8 * 64 * 60 * (longest + 1)
 
 
 NATIVE = """
