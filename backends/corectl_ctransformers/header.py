@@ -148,7 +148,7 @@ def _read_header(path: Path, size: int, changed: int) -> Header:
             family = layout.also.get(token, family)
         if layout.merges:
             _skip_merges(reader, sizes)
-        tensors = _read_tensors(reader, layout, padded=magic in ("ggjt", "ggcc"))
+        tensors = _read_tensors(reader, layout, sizes, padded=magic in ("ggjt", "ggcc"))
     sizes = _with_groups(sizes, tensors)
     _check_tensors(layout, sizes, tensors, version)
     return Header(
@@ -256,8 +256,8 @@ def _skip_merges(reader: _Reader, sizes: Sizes) -> None:
         reader.text(MAX_TOKEN, "one of its merges")
 
 
-def _read_tensors(reader: _Reader, layout: Layout, *, padded: bool) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+def _read_tensors(reader: _Reader, layout: Layout, sizes: Sizes, *, padded: bool) -> dict[str, Tensor]:
+    known, found = layout.expected(sizes).keys(), dict[str, Tensor]()
     while reader.left:
         dimensions, length, type = (reader.number("the header of a tensor") for _ in range(3))
         if not 1 <= dimensions <= 2 or not 0 < length <= MAX_NAME or type not in _MATRIX_TYPES:
@@ -267,6 +267,8 @@ def _read_tensors(reader: _Reader, layout: Layout, *, padded: bool) -> dict[str,
         _, block, _ = TENSOR_TYPES[type]
         if min(shape) < 1 or math.prod(shape) >= MAX_VALUES or shape[0] % block:
             raise BadModelFile(f"the file is damaged: tensor {name!r} has the shape {shape}")
+        if name not in known:
+            raise BadModelFile(f"tensor {name!r} does not belong to a {layout.family} model")
         if name in found:
             raise BadModelFile(f"the file is damaged: it has two tensors {name!r}")
         found[name] = Tensor(name, type, shape)
@@ -294,11 +296,8 @@ def _with_groups(sizes: Sizes, tensors: dict[str, Tensor]) -> Sizes:
 def _check_tensors(layout: Layout, sizes: Sizes, tensors: dict[str, Tensor], version: int) -> None:
     expected = layout.expected(sizes)
     for name, tensor in tensors.items():
-        shape = expected.get(name)
-        if shape is None:
-            raise BadModelFile(f"tensor {name!r} does not belong to a {layout.family} model")
-        if tensor.shape != shape:
-            raise BadModelFile(f"tensor {name!r} has the shape {tensor.shape} instead of {shape}")
+        if tensor.shape != expected[name]:
+            raise BadModelFile(f"tensor {name!r} has the shape {tensor.shape} instead of {expected[name]}")
         _check_type(layout, sizes, tensor, version)
     missing = [name for name in expected if name not in tensors and name not in layout.optional]
     if missing:

@@ -18,7 +18,7 @@ MAX_LAYERS = 80
 """The library's graphs have room for 4,096 nodes, and a layer takes 51 at most."""
 
 _MOST: Mapping[str, int] = {
-    "vocabulary": 1 << 20,
+    "vocabulary": 1 << 18,
     "context": 1 << 20,
     "width": 1 << 16,
     "heads": 1 << 10,
@@ -26,7 +26,7 @@ _MOST: Mapping[str, int] = {
     "layers": MAX_LAYERS,
     "rotary": 1 << 12,
     "multiple": 1 << 16,
-    "merges": 1 << 20,
+    "merges": 1 << 17,
 }
 """The largest number of each kind that is believed. The rest has meanings, not sizes."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,19 @@ def test_an_mpt_whose_vocabulary_is_no_text_is_refused(tmp_path: Path) -> None:
     path = write_ggml(tmp_path / "x.bin", "mpt")
     at = path.read_bytes().index("ÿ".encode())
     assert "is no text" in refused(changed(path, at, b"\xff\xff"))
+
+
+def test_a_large_vocabulary_takes_no_second(tmp_path: Path) -> None:
+    count = 1 << 18
+    numbers = struct.pack("<7i", count, 256, 64, 4, 2, 0, count)
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"lmgg" + numbers + bytes(4) * count)
+    before = time.process_time()
+    assert "are missing" in refused(path)
+    assert time.process_time() - before < 2
+    numbers = struct.pack("<7i", count + 1, 256, 64, 4, 2, 0, count + 1)
+    path.write_bytes(b"lmgg" + numbers + bytes(100))
+    assert "the numbers in the header" in refused(path)
 
 
 def test_a_file_is_read_anew_when_it_has_changed(tmp_path: Path) -> None:
