@@ -23,6 +23,9 @@ NEGLIGIBLE = 30.0
 """Natural logarithms below the likeliest token. What lies deeper is left out before tokens are sorted: all of it
 together is less than a billionth."""
 
+_ROWS = 64
+"""Logits of a column, where only the largest of many are wanted."""
+
 
 class Sampler:
     """Draws the tokens of one sequence. `prompt` counts for the penalties; `num_ctx` is the longest sequence."""
@@ -66,7 +69,7 @@ class Sampler:
     def _distribution(self, logits: Logits) -> tuple[Tokens, Chances]:
         options = self._options
         if 0 < options.top_k < len(logits):
-            tokens = np.argpartition(logits, -options.top_k)[-options.top_k :]
+            tokens = largest(logits, options.top_k)
         elif options.top_p < 1 or options.typical_p < 1 or options.min_p > 0:
             tokens = np.flatnonzero(logits >= logits.max() - NEGLIGIBLE)
         else:
@@ -92,6 +95,25 @@ class Sampler:
         return tokens
 
 
+def largest(logits: Logits, count: int) -> Tokens:
+    """The `count` tokens with the largest logits, or all if there are not so many; in any order.
+
+    The largest of a column stands for it: what `count` of the columns reach, at least `count` logits do. That leaves
+    few to choose among, in a tenth of the time that choosing among all takes.
+    """
+    if count >= len(logits):
+        return np.arange(len(logits))
+    tokens, columns = None, len(logits) // _ROWS
+    if columns >= 2 * count:
+        highest = logits[: columns * _ROWS].reshape(_ROWS, columns).max(axis=0)
+        least = np.partition(highest, columns - count)[columns - count]
+        if least > -np.inf:
+            tokens = np.flatnonzero(logits >= least)
+    if tokens is None:
+        return np.argpartition(logits, -count)[-count:]
+    return tokens[np.argpartition(logits[tokens], -count)[-count:]]
+
+
 def _softmax(logits: Logits) -> Chances:
     values = np.exp((logits - logits.max()).astype(np.float64))
     return np.asarray(values / values.sum())
@@ -111,8 +133,7 @@ def probabilities(logits: Logits, token: int, count: int) -> tuple[Candidate, tu
     norm = float(highest + np.log(np.exp(logits - highest).sum()))
     top: tuple[Candidate, ...] = ()
     if count:
-        count = min(count, len(logits))
-        best = np.argpartition(logits, -count)[-count:]
+        best = largest(logits, count)
         best = best[np.argsort(-logits[best], kind="stable")]
         top = tuple(Candidate(int(item), min(float(logits[item]) - norm, 0.0)) for item in best)
     return Candidate(token, min(float(logits[token]) - norm, 0.0)), top
