@@ -81,7 +81,7 @@ def load_engine(
     adapters.apply_adapters(context, changes)
     slow = () if whole else extensions.notices_of(processor(), ggml.features(), build)
     info = msgspec.structs.replace(
-        _info(model, placement, devices, native, context),
+        _info(model, placement, devices, native, context, whole=whole),
         idle_sequences=idle,
         idle_cells=_idle_cells(header, placement),
         pooling=pooling,
@@ -183,8 +183,10 @@ def _load_adapters(model: ModelSpec, native: Any, header: Header) -> tuple[tuple
     return tuple(notices), [adapters.load_adapter(native, header, path, own) for path, own in headers.items()]
 
 
-def _info(model: ModelSpec, placement: Placement, devices: Devices, native: Any, context: Any) -> EngineInfo:
-    """What was loaded, as far as it can be seen."""
+def _info(
+    model: ModelSpec, placement: Placement, devices: Devices, native: Any, context: Any, *, whole: bool
+) -> EngineInfo:
+    """What was loaded, as far as it can be seen. `whole`: on accelerators."""
     changes = sum(path.stat().st_size for path in model.adapters)
     taken = measured(
         logs.buffers,
@@ -200,7 +202,7 @@ def _info(model: ModelSpec, placement: Placement, devices: Devices, native: Any,
         max_sequences=placement.max_sequences,
         num_thread=placement.num_thread,
         memory=sum(use.total for use in taken),
-        gpu_memory=sum(use.total for use in taken if use.device != HOST),
+        gpu_memory=sum(use.total for use in taken if whole or use.device != HOST),
         measured=taken,
         worth_saving=WORTH_SAVING_GPU if any(placement.layers) else WORTH_SAVING,
         can_shift=bool(memory) and bool(llama_cpp.llama_memory_can_shift(memory)),

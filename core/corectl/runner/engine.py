@@ -160,7 +160,8 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     should, and some are better saved in the machine's memory. That is worth it from `worth_saving` tokens on: fewer are
     computed again in the time of a copy.
 
-    `memory` is the sum of `measured`, and `gpu_memory` the part of it that lies on accelerators. `pooling` says what
+    `memory` is the sum of `measured`, and `gpu_memory` the part of it that lies on accelerators. Where all layers do,
+    it is everything: what stays on the host then, such as the token embedding, is only read. `pooling` says what
     becomes of a text: `mean`, `cls` and `last` give a vector, `rank` the score of a pair, `none` a vector for each
     token; empty where the model was not loaded for that. `notices` say what the engine does another way than one may
     think.
