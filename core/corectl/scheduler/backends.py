@@ -9,6 +9,7 @@ from functools import cached_property
 import msgspec
 
 from corectl.config import Settings
+from corectl.deadline import Deadline, Overdue, described
 from corectl.errors import NotSupported
 from corectl.hardware.device import Device
 from corectl.hardware.eligible import KINDS
@@ -147,6 +148,8 @@ class Backends:
 def _availability(backend: Backend) -> Availability:
     """What a backend says. One that cannot even say so does not spoil the choice of another."""
     try:
-        return backend.availability()
+        return Deadline("availability()").call(backend.availability)
+    except Overdue as exc:
+        return Availability(reason=str(exc))
     except Exception as exc:
-        return Availability(reason=f"availability() raised {type(exc).__name__}: {exc}")
+        return Availability(reason=f"availability() raised {described(exc)}")
