@@ -235,3 +235,15 @@ def test_an_unknown_library_is_left_out(caplog: pytest.LogCaptureFixture, tmp_pa
 def test_a_gpu_may_be_required_on_the_command_line() -> None:
     assert load({"require_gpu": True}, {}).require_gpu
     assert from_environment(CORECTL_REQUIRE_GPU="1").require_gpu
+
+
+def test_backends_by_patterns(tmp_path: Path) -> None:
+    file = tmp_path / "corectl.toml"
+    file.write_text('[backends]\n"hf.co/mlx/*" = "mlx"\n"*-onnx" = "onnx"\n')
+    assert load({"config": str(file)}, {}).backends == {"hf.co/mlx/*": "mlx", "*-onnx": "onnx"}
+    environment = {"CORECTL_CONFIG": str(file), "CORECTL_BACKENDS": "qwen* = mlx , x=y"}
+    assert load({}, environment).backends == {"qwen*": "mlx", "x": "y"}
+    assert load({}, {"CORECTL_BACKENDS": "qwen"}).backends == {}
+    file.write_text("backends = 5\n")
+    with pytest.raises(BadRequest, match="backends"):
+        load({"config": str(file)}, {})
