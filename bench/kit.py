@@ -87,6 +87,11 @@ class Kit:
         self._folder = tempfile.TemporaryDirectory()
         self._field: tuple[str, Field] | None = None
 
+    @property
+    def folder(self) -> Path:
+        """Where models that are made for the bench lie."""
+        return Path(self._folder.name)
+
     def field(self, weights: Weights) -> Field:
         """Every server with this model, started and warmed up once; those of another model are ended.
 
@@ -95,7 +100,7 @@ class Kit:
         if self._field is not None and self._field[0] == weights.name:
             return self._field[1]
         self.close()
-        name, weights = weights.name, endless(weights, Path(self._folder.name))
+        name, weights = weights.name, endless(weights, self.folder)
         bare = BareLoop(weights.path, self.shape.cells, self.threads)
         self._note(BARE, bare.command)
         targets = [self.start(OURS, weights), *(self.start(name, weights) for name in self.peers.found)]

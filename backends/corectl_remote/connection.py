@@ -1,7 +1,7 @@
 """One connection to a server: a request, its reply in pieces as they come, and so on. In the server's event loop.
 
 A client library wakes several coroutines for each piece, which takes more of the processor than everything else that is
-done for a token; see docs/decisions/0017-remote-models.md.
+done for a token; see docs/decisions/0018-remote-models.md.
 """
 
 from __future__ import annotations

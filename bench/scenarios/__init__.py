@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from bench.kit import Scenario
-from bench.scenarios import cold_load, company, first_token, open_streams, reuse, server_cpu, throughput
+from bench.scenarios import (
+    cold_load,
+    company,
+    first_token,
+    open_streams,
+    remote,
+    reuse,
+    server_cpu,
+    throughput,
+)
 
 SCENARIOS: tuple[Scenario, ...] = (
     throughput.ONE,
@@ -15,4 +24,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     cold_load.SCENARIO,
     server_cpu.SCENARIO,
     open_streams.SCENARIO,
+    remote.SCENARIO,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 from typing import Any
 
@@ -153,7 +152,7 @@ async def generate(
         settled = settle(services, record, body, keep_alive, verb="generate", needs=needs)
         return settled, _prompt(services, settled, body) if body.prompt else None
 
-    settled, prompt = await asyncio.to_thread(read)
+    settled, prompt = await services.reading(record, read)
     if prompt is None:
         await while_connected(request, load(services, settled))
         return reply(form.done("load"))

@@ -100,7 +100,8 @@ def build_services(settings: config.Settings) -> Services:
     """Loads the plugins and puts the server's parts together."""
     plugins = PluginHost.load(settings)
     remotes = Remotes(settings, plugins.remote_backends)
-    registries = [*plugins.registries.values(), *([RemoteModels(remotes)] if remotes.named else [])]
+    # Its names are its own, and it answers at once: those of plugins are asked on a thread each.
+    registries = [*([RemoteModels(remotes)] if remotes.named else []), *plugins.registries.values()]
     catalog = Catalog(settings.models, registries, prune=settings.prune)
     catalog.start()
     return Services(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -32,6 +33,8 @@ from corectl.scheduler.state import AnyModel, Model
 from corectl.store.catalog import Catalog
 from corectl.store.folder import Recognised
 
+T = TypeVar("T")
+
 DEFAULT_FORMAT = "gguf"
 
 
@@ -52,9 +55,13 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         """All models, newest first."""
         return await asyncio.to_thread(self.catalog.list)
 
+    async def reading(self, record: ModelRecord, work: Callable[[], T]) -> T:
+        """The result of work that reads a model's files: on a worker thread, unless there are none."""
+        return await asyncio.to_thread(work) if record.layers else work()
+
     async def model(self, record: ModelRecord) -> AnyModel:
         """A record as the scheduler takes it. Raises `BadModelFile`, and `BadRequest` if it may not run there."""
-        return await asyncio.to_thread(self.read_model, record)
+        return await self.reading(record, lambda: self.read_model(record))
 
     def read_model(self, record: ModelRecord) -> AnyModel:
         """The same for worker threads: it reads files."""
