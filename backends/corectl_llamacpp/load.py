@@ -37,8 +37,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WORTH_SAVING, WORTH_SAVING_GPU = 32, 512
-"""See `EngineInfo.worth_saving`. Each layer's part is copied by itself, which takes accelerators milliseconds."""
+WORTH_SAVING, NEVER = 32, 2**31
+"""See `EngineInfo.worth_saving`.
+
+From an accelerator each layer's part of a sequence is copied by itself, and what was generated beside others lies cell
+by cell: to copy such a token takes as long as to compute thirty (measured, as docs/performance.md says).
+"""
 
 Devices = Mapping[str, GgmlDevice]
 """The accelerators that the model lies on, in their order, by the ids that the placement has for them."""
@@ -195,6 +199,8 @@ def _info(
         projectors=sum(path.stat().st_size for path in model.projectors),
     )
     memory = llama_cpp.llama_get_memory(context)
+    # What is recurrent has one cell for all tokens.
+    scattered = any(placement.layers) and not llama_cpp.llama_model_is_recurrent(native)
     return EngineInfo(
         num_ctx=placement.num_ctx,
         cells=placement.cells,
@@ -204,7 +210,7 @@ def _info(
         memory=sum(use.total for use in taken),
         gpu_memory=sum(use.total for use in taken if whole or use.device != HOST),
         measured=taken,
-        worth_saving=WORTH_SAVING_GPU if any(placement.layers) else WORTH_SAVING,
+        worth_saving=NEVER if scattered else WORTH_SAVING,
         can_shift=bool(memory) and bool(llama_cpp.llama_memory_can_shift(memory)),
         description=_description(native),
     )

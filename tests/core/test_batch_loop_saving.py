@@ -32,6 +32,23 @@ def test_a_few_tokens_are_not_worth_a_state() -> None:
     assert stage.cached(4) == 200
 
 
+@pytest.mark.parametrize("kind", [{}, {"window": 16}], ids=["cut", "window"])
+def test_where_copies_are_slow_what_makes_room_is_computed_again(kind: dict[str, Any]) -> None:
+    sizes: dict[str, Any] = {"num_ctx": 300, "cells": 500, "worth_saving": 2**31}
+    stage = Stage(**sizes, **kind)
+    saves: list[int] = []
+    save = stage.engine.save
+    stage.engine.save = lambda id: saves.append(id) or save(id)  # type: ignore[method-assign,func-returns-value]
+    # The first two do not fit side by side to their ends, and the third takes the place of both.
+    jobs = [job(1, text(1, 30), predict=260), job(2, text(2, 30), predict=260)]
+    assert stage.run(*jobs) == [afresh(item, **sizes) for item in jobs]
+    stage.run(job(3, text(3, 299)))
+    state = stage.loop.state
+    assert state.preempted > 0 and state.restored == 0 and state.evicted_tokens > 0
+    # What a prompt is read up to is saved all the same, for those that branch off there.
+    assert not {1, 2} & set(saves)
+
+
 def test_a_longer_state_stands_for_shorter_ones() -> None:
     stage = Stage(cells=1000, num_ctx=1000)
     tokens = text(1, 300)

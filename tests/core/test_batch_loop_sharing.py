@@ -264,7 +264,7 @@ def test_a_shift_moves_no_cell_of_others(others: str, snapshots: int) -> None:
 
 @pytest.mark.parametrize("snapshots", [0, MEBIBYTE])
 def test_preempted_sequences_come_back(snapshots: int) -> None:
-    sizes: dict[str, Any] = {"num_ctx": 64, "cells": 100, "max_sequences": 4}
+    sizes: dict[str, Any] = {"num_ctx": 64, "cells": 100, "max_sequences": 4, "worth_saving": 1}
     stage = Stage(snapshots=snapshots, **sizes)
     jobs = [job(number, text(number, 10), predict=40) for number in range(1, 5)]
     assert stage.run(*jobs) == [afresh(item, **sizes) for item in jobs]

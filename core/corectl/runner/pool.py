@@ -264,7 +264,8 @@ class CellPool:
 
         None where nothing was saved, which is so as well if most of it was shared: that is copied again.
         """
-        state = self._save(id) if savable and 2 * self._tree.own(id) > computed else None
+        worth = savable and computed >= self._engine.info.worth_saving and 2 * self._tree.own(id) > computed
+        state = self._save(id) if worth else None
         if state is not None:
             self._states.put_aside(len(state))
         self.clear(id)
@@ -341,7 +342,7 @@ class CellPool:
         if log.isEnabledFor(logging.DEBUG):
             self._evicted.append(kept)
         # Of one that others hold too, little is lost.
-        worth = self.saves or self._tree.own(id) >= self._engine.info.worth_saving
+        worth = (len(kept.tokens) if self.saves else self._tree.own(id)) >= self._engine.info.worth_saving
         saved = worth and self.snapshot(id, kept.salt, kept.tokens)
         before = self._tree.used
         self._forget(id)
