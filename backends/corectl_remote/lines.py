@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from corectl.errors import RemoteError
 
-MAX_LINE = 16 * 2**20
+MAX_LINE = 4 * 2**20
 """Bytes. The longest lines are those that give back all tokens of a long conversation, or a large tool call."""
 
 MAX_REPLY = 512 * 2**20

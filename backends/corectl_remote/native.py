@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -152,7 +153,9 @@ class Native:
         if request.dimensions:
             body["dimensions"] = request.dimensions
         found = await self._api.post("/api/embed", body, _vectors)
-        return vectors_of(
+        # Many vectors take a while.
+        return await asyncio.to_thread(
+            vectors_of,
             self._api.server,
             found.embeddings,
             len(request.inputs),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Sequence
@@ -130,7 +131,9 @@ class OpenAi:
             body["dimensions"] = request.dimensions
         found = await self._api.post(f"{self._root}/embeddings", body, _embeddings)
         rows = sorted(found.data, key=lambda item: item.index)
-        return vectors_of(
+        # Many vectors take a while.
+        return await asyncio.to_thread(
+            vectors_of,
             self._api.server,
             [row.embedding for row in rows],
             len(request.inputs),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -28,11 +29,14 @@ from corectl.messages import (
 from corectl.remote.backend import RemoteEntry, RemoteServer
 from corectl_remote.connection import Head, Take
 from corectl_remote.failure import decode, refusal
-from corectl_remote.http import HttpClient, whole_body
+from corectl_remote.http import Answer, HttpClient, whole_body
 from corectl_remote.lines import Lines
 
 T = TypeVar("T")
 Emit = Callable[[Event], None]
+
+LONG = 2**18
+"""Bytes that take longer to read than a worker thread takes to be woken."""
 
 _DEFAULTS = SamplingOptions()
 
@@ -104,16 +108,19 @@ class Api(msgspec.Struct, frozen=True):
 
     async def get(self, path: str, decoder: msgspec.json.Decoder[T], *, seconds: float) -> T:
         answer = await self.http.ask("GET", path, seconds=seconds)
-        if answer.head.status != 200:
-            raise refusal(self.server, answer.head.status, answer.body)
-        return decode(self.server, decoder, answer.body)
+        return await self._decoded(answer, decoder)
 
     async def post(
         self, path: str, body: object, decoder: msgspec.json.Decoder[T], *, seconds: float | None = None
     ) -> T:
         answer = await self.http.ask("POST", path, msgspec.json.encode(body), seconds=seconds)
+        return await self._decoded(answer, decoder)
+
+    async def _decoded(self, answer: Answer, decoder: msgspec.json.Decoder[T]) -> T:
         if answer.head.status != 200:
             raise refusal(self.server, answer.head.status, answer.body)
+        if len(answer.body) > LONG:
+            return await asyncio.to_thread(decode, self.server, decoder, answer.body)
         return decode(self.server, decoder, answer.body)
 
     async def stream(self, asked: Asked, emit: Emit) -> None:

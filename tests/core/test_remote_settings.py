@@ -9,21 +9,16 @@ import msgspec
 import pytest
 
 from corectl import config
-from corectl.errors import (
-    BadRequest,
-    NotSupported,
-)
+from corectl.errors import BadRequest, NotSupported, RemoteError
+from corectl.messages import LoadOptions
 from corectl.model.name import ModelName
+from corectl.remote.backend import RemoteServer
+from corectl.remote.bounded import BoundedRemoteBackend
 from corectl.remote.names import local_name
 from corectl.remote.remotes import MAX_UNNAMED, Remotes
 from corectl.secret import Secret
-from tests.core.remote_fake import (
-    KEY,
-    URL,
-    FakeBackend,
-    make,
-    stub,
-)
+from tests.core.remote_fake import KEY, URL, FakeBackend, FakeHost, make, stub
+from tests.core.stories import play
 
 
 @pytest.mark.parametrize(
@@ -188,3 +183,33 @@ def test_of_several_backends_the_first_by_name_has_a_scheme() -> None:
     )
     assert [watched.backend for watched in made.named.values()] == ["another", "own"]
     assert made.named["b"].server.url == "own://h:1"
+
+
+def test_a_backend_that_gives_no_way_keeps_nothing_from_starting(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(FakeBackend):
+        def connect(self, server: RemoteServer) -> FakeHost:
+            raise ZeroDivisionError("bug")
+
+    made = make({"fake": BoundedRemoteBackend(Broken())}, remotes={"lab": URL})
+    assert "ZeroDivisionError: bug" in caplog.text
+
+    async def story() -> None:
+        it = made.named["lab"]
+        await it.check()
+        assert it.problem is not None and "backend fake failed: ZeroDivisionError: bug" in it.problem.message
+        with pytest.raises(RemoteError, match="cannot be used"):
+            made.model(stub()).runner(LoadOptions(), None)
+        for question in (it.host.describe("x"), it.host.unload("x")):
+            with pytest.raises(RemoteError, match="cannot be used"):
+                await question
+        await made.close()
+
+    play(story())
+
+
+@pytest.mark.parametrize("schemes", [(), ("",), ("HTTP",), ("a b",), ("http", "x/y")])
+def test_schemes_that_are_none(schemes: tuple[str, ...]) -> None:
+    backend = FakeBackend()
+    backend.schemes = schemes
+    with pytest.raises(ValueError, match="schemes that are none"):
+        BoundedRemoteBackend(backend)

@@ -13,6 +13,7 @@ from corectl.model.bounded import BoundedFormat
 from corectl.output.bounded import BoundedDialect
 from corectl.plugins.info import Unfit
 from corectl.registry.bounded import BoundedRegistry
+from corectl.remote.bounded import BoundedRemoteBackend
 
 INDEXES: Final = {
     "corectl_model_formats": "formats",
@@ -31,6 +32,7 @@ INDEXES: Final = {
 BOUNDED: Final[dict[str, Callable[[Any], Any]]] = {
     "corectl_model_formats": BoundedFormat,
     "corectl_registries": BoundedRegistry,
+    "corectl_remote_backends": BoundedRemoteBackend,
     "corectl_dialects": BoundedDialect,
 }
 """What the core asks of each of a kind, whatever the model. One that fails must not stop the others."""

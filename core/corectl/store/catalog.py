@@ -157,6 +157,11 @@ class Catalog:
         with self.lock:
             if self.manifests.locate(name) is None:
                 record = self._offered_in_place(name)
+                if record is not None and record.config.remote_host:
+                    raise BadRequest(
+                        f"model '{record.name.short}' is on another server ({record.config.remote_host}), not in the "
+                        "model store; remove it there"
+                    )
                 if record is not None:
                     raise BadRequest(
                         f"model '{record.name.short}' does not come from the model store, but from {record.origin}; "
