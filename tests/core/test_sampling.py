@@ -58,7 +58,7 @@ def test_a_window_of_none_has_no_penalties() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"top_k": 1}, {"top_p": 0.0}, {"min_p": 1.0}, {"typical_p": 0.0}])
-def test_at_least_one_token_is_left(changes: dict[str, float]) -> None:
+def test_at_least_one_token_is_left(changes: dict[str, Any]) -> None:
     tokens, chances = sampler(**changes).distribution(logits())
     assert len(tokens) == 1 and chances.tolist() == [1.0]
 
