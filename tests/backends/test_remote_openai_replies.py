@@ -287,6 +287,13 @@ def test_a_completion_of_llama_server() -> None:
     assert (finish_of(found).usage.prompt_tokens, finish_of(found).reason) == (5, "length")
 
 
+def test_a_call_of_llama_cpp_python() -> None:
+    found = recorded("llama-cpp-python-call.sse", chat())
+    assert calls_of(found) == [(0, "get_weather", '{ "city": "Paris" }', True)]
+    assert text_of(found) == "" and finish_of(found).notices == ()
+    assert finish_of(found).usage.prompt_tokens == 0, "it does not say"
+
+
 def test_the_models_of_llama_server() -> None:
     async def story() -> None:
         models = (RECORDED / "llama-server-models.json").read_bytes()
