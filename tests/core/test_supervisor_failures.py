@@ -26,7 +26,10 @@ from tests.core.stories import Loader, collect, completion, events_of, play, sta
         ({"load": "raise"}, "who knows"),
         ({"load": "exit"}, "process has terminated: exit status 7; last log lines: .*the engine gives up"),
         ({"load": "kill"}, "process has terminated: killed by SIGKILL"),
-        ({"load": "foreign"}, "terminated: killed by SIGILL: the engine was built for another processor, .* hardware"),
+        (
+            {"load": "foreign"},
+            "terminated: killed by SIGILL: the engine was built for another processor, .* hardware",
+        ),
         ({"load": "realtime"}, "process has terminated: killed by signal"),
         ({"backend": "other"}, "backend 'other' cannot be used: it is not installed"),
         ({"plugin": "none"}, "backend 'fake' cannot be used: it is not installed"),

@@ -26,7 +26,7 @@ class Unused(msgspec.Struct, frozen=True):
 
 
 class BackendSurvey(msgspec.Struct, frozen=True, kw_only=True):
-    """What one backend can use here, by ids. `reason` says why it cannot be used at all; `facts` are what else it knows."""
+    """What one backend can use here, by ids. `reason` says why it cannot be used at all, `facts` what else it knows."""
 
     name: str
     version: str = ""
