@@ -27,6 +27,11 @@ _SESSION = frozenset(
         *("log_id", "log_severity_level", "log_verbosity_level", "graph_optimization_level"),
         *("intra_op_num_threads", "inter_op_num_threads", "enable_cpu_mem_arena", "enable_mem_pattern"),
         *("session.intra_op.allow_spinning", "session.inter_op.allow_spinning", "session.disable_prepacking"),
+        *(
+            "session.intra_op.spin_duration_us",
+            "session.intra_op.spin_backoff_max",
+            "session.force_spinning_stop",
+        ),
         *("session.set_denormal_as_zero", "session.disable_cpu_ep_fallback", "session.use_env_allocators"),
         "session.use_device_allocator_for_initializers",
     )
@@ -144,6 +149,9 @@ class GenaiConfig(msgspec.Struct, frozen=True, kw_only=True):
         options = {
             # What goes wrong is in the error as well.
             "log_severity_level": 4,
+            # Microseconds that threads wait for the next operator before they give up their cores. The library's own
+            # value is longer than a step has pauses, and takes the cores from those who are to go on.
+            "session.intra_op.spin_duration_us": "50",
             **given,
             "intra_op_num_threads": threads,
             "provider_options": decoder.session_options.get("provider_options", []) if accelerated else [],

@@ -81,11 +81,13 @@ class RunnerProcess:
             shutdown=lambda: self._inbox.put(_Shutdown()),
         )
         self._encoding = EncodeQueue(self._engine)
-        self._threads = ThreadFollower(self._engine, load.placement)
+        # Engines whose threads cannot follow the cores may have taken fewer.
+        placement = msgspec.structs.replace(load.placement, num_thread=self._engine.info.num_thread)
+        self._threads = ThreadFollower(self._engine, placement)
         self._step_began: float | None = None
         self._untidy = False
         emitter = Emitter(self._engine.tokenizer, self._sender, lambda id: self._inbox.put(_Stop(id)))
-        self._outlet: Outlet = EmitterThread(emitter) if leaves_a_core(load.placement) else emitter
+        self._outlet: Outlet = EmitterThread(emitter) if leaves_a_core(placement) else emitter
 
     def _load(self, load: protocol.Load) -> Engine:
         host = PluginHost.load(Settings(), only=load.plugins)
