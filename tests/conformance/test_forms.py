@@ -56,7 +56,7 @@ WITH_TOOLS = """\
 """
 
 
-def create(server: Server, name: str, source: Path) -> None:
+def create(server: Server, name: str, source: Path, **fields: str) -> None:
     """Uploads a file or a folder, and makes a model of it."""
     paths = [source] if source.is_file() else [path for path in source.iterdir() if path.is_file()]
     files = {}
@@ -65,7 +65,7 @@ def create(server: Server, name: str, source: Path) -> None:
         with path.open("rb") as data:
             server.client.post(f"/api/blobs/{digest}", content=data).raise_for_status()
         files[path.name] = digest
-    reply = server.client.post("/api/create", json={"model": name, "files": files, "stream": False})
+    reply = server.client.post("/api/create", json={"model": name, "files": files, "stream": False, **fields})
     assert reply.status_code == 200, reply.text
 
 
@@ -124,6 +124,17 @@ def test_mlx_says_it_too(shop: Server) -> None:
         assert found == expected
     unload(shop, "whole-safetensors")
     unload(shop, "whole-gguf")
+
+
+def test_quantised_forms_answer_too(shop: Server, forms: Forms) -> None:
+    """Q4_1 as the model comes, and 4 bits of MLX, made on the way in. Each rounds in its own way: words may differ."""
+    create(shop, "small-int4", forms.safetensors(2), quantize="int4")
+    shown = shop.client.post("/api/show", json={"model": "small-int4"}).json()
+    assert shown["details"]["quantization_level"] == "int4" and shown["backend"]["name"] == "mlx"
+    for model in ("small-int4", "smollm2"):
+        reply = chat(shop, model, QUESTIONS[0])
+        assert reply["eval_count"] == 16 and reply["message"]["content"].strip()
+        unload(shop, model)
 
 
 @pytest.fixture(params=list(BACKENDS))
