@@ -170,4 +170,5 @@ def test_a_backend_that_cannot_say_whether_it_can_is_not_chosen(what: Any, reaso
 
 
 def test_the_host_hands_out_bounded_ones() -> None:
-    assert set(BOUNDED) == {"corectl_model_formats", "corectl_registries", "corectl_dialects"}
+    kinds = {"corectl_model_formats", "corectl_registries", "corectl_dialects", "corectl_remote_backends"}
+    assert set(BOUNDED) == kinds
