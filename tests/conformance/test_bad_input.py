@@ -150,6 +150,7 @@ BAD_OPTIONS: dict[str, tuple[str, ...]] = {
     "repeat_penalty": ("0", "-1", *FRACTIONS),
     **dict.fromkeys(("presence_penalty", "frequency_penalty"), FRACTIONS),
     "use_mmap": ("0", "1", '"true"', "[true]", "{}"),
+    "backend": ("7", "true", "[]", "{}", json.dumps("x" * 65)),
     "stop": (
         '"x"',
         "7",
