@@ -71,7 +71,7 @@ def _of_peft(adapter: ModelFiles, config: dict[str, Any]) -> tuple[dict[str, _Up
         raise LoadFailed(
             "the adapter is no LoRA adapter with a rank and a lora_alpha; no other can be applied"
         )
-    for option in ("use_dora", "use_rslora"):
+    for option in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern"):
         if config.get(option):
             raise LoadFailed(f"the adapter was made with {option}, which cannot be applied")
     updates: dict[str, _Update] = {}

@@ -18,10 +18,7 @@ from corectl.runner.hf_tokenizer import HfTokenizer
 from corectl.scheduler.fit import HOST
 from corectl_mlx.adapters import apply
 from corectl_mlx.engine import MlxEngine
-from corectl_mlx.memory import sizes_of
-
-WEIGHTS = "model*.safetensors"
-"""What mlx-lm looks for."""
+from corectl_mlx.memory import WEIGHTS, sizes_of
 
 
 def load_engine(model: ModelSpec, placement: Placement, progress: Callable[[float], None]) -> MlxEngine:
@@ -34,7 +31,9 @@ def load_engine(model: ModelSpec, placement: Placement, progress: Callable[[floa
         if model.adapters:
             _apply_adapter(native, model)
         progress(0.9)
-        tokenizer = HfTokenizer(folder, vocabulary=sizes.vocabulary)
+        # Configurations may leave it out. Only the shape is looked at, so nothing is computed.
+        vocabulary = native(mx.array([[0]])).shape[-1]
+        tokenizer = HfTokenizer(folder, vocabulary=vocabulary)
     weights = sum(array.nbytes for _, array in tree_flatten(native.parameters()))
     device = next((id for id in placement.devices if id != HOST), HOST) if any(placement.layers) else HOST
     compute = sum(use.compute for use in placement.estimated if use.device == device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
@@ -9,6 +10,8 @@ import msgspec
 from corectl.model.hf import config_of, whole_number
 from corectl.runner.engine import CacheShape, LayerMemory, MemoryEstimate, ModelSpec
 
+WEIGHTS = "model*.safetensors"
+"""What mlx-lm loads of a folder."""
 SUFFIX = ".safetensors"
 
 _WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -57,8 +60,9 @@ def sizes_of(config: dict[str, Any]) -> Sizes:
 def estimate(model: ModelSpec, shape: CacheShape) -> MemoryEstimate:
     """One layer that holds all: MLX does not divide a model between devices. Raises `BadModelFile`."""
     sizes = sizes_of(config_of(model))
-    files = {**model.named, **{f"adapter/{name}": path for name, path in model.adapter_named.items()}}
-    weights = sum(path.stat().st_size for name, path in files.items() if name.endswith(SUFFIX))
+    loaded = [path for name, path in model.named.items() if fnmatchcase(name, WEIGHTS) and "/" not in name]
+    loaded += [path for name, path in model.adapter_named.items() if name.endswith(SUFFIX)]
+    weights = sum(path.stat().st_size for path in loaded)
     forward = sizes.value * shape.num_batch * (4 * sizes.width + 3 * sizes.hidden)
     logits = 4 * shape.max_sequences * sizes.vocabulary * 2
     return MemoryEstimate(

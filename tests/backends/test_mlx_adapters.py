@@ -121,6 +121,8 @@ def test_other_adapters_of_mlx_are_refused(tmp_path: Path, forms: Forms, changes
         ({"r": 0}, "no LoRA adapter"),
         ({"use_dora": True}, "use_dora"),
         ({"use_rslora": True}, "use_rslora"),
+        ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
+        ({"alpha_pattern": {"q_proj": 4}}, "alpha_pattern"),
     ],
 )
 def test_other_adapters_of_peft_are_refused(tmp_path: Path, forms: Forms, changes: Any, message: str) -> None:

@@ -182,6 +182,15 @@ def test_the_size_is_that_of_the_model_or_of_the_vocabulary(folder: Path) -> Non
     assert load(folder, vocabulary=100).size == 100
 
 
+def test_a_token_that_the_model_has_no_number_for_is_only_text(tmp_path: Path) -> None:
+    save(tmp_path, "byte-level")
+    tokenizer = load(tmp_path)
+    (beyond,) = tokenizer.encode("<think>")
+    smaller = load(tmp_path, vocabulary=beyond)
+    found = smaller.encode("a <think> b<|im_end|>")
+    assert found and max(found) < smaller.size == beyond
+
+
 def test_numbers_of_tokens_may_have_gaps(tmp_path: Path) -> None:
     save(tmp_path, "byte-level")
     layout = json.loads((tmp_path / "tokenizer.json").read_text())

@@ -63,6 +63,15 @@ def test_at_least_one_token_is_left(changes: dict[str, Any]) -> None:
     assert len(tokens) == 1 and chances.tolist() == [1.0]
 
 
+def test_a_temperature_next_to_nothing_is_none() -> None:
+    for changes in (
+        {"temperature": 1e-40},
+        {"temperature": 1e-300, "top_k": 3},
+        {"temperature": 1e-40, "top_p": 0.9},
+    ):
+        assert set(draws(20, **changes)) == {0}
+
+
 def test_masked_tokens_never_come() -> None:
     masked = logits([-math.inf] * 7 + [0.0])
     cases: list[dict[str, Any]] = [

@@ -80,6 +80,10 @@ def test_templates_in_a_file_or_by_name(tmp_path: Path) -> None:
         {"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]}
     )
     assert FORMAT.describe(folder(tmp_path, tokenizer_config_json=named)).chat_template == "d"
+    odd = json.dumps(
+        {"chat_template": [{"name": [], "template": "x"}, 5, {"name": "default", "template": 7}]}
+    )
+    assert FORMAT.describe(folder(tmp_path, tokenizer_config_json=odd)).chat_template == ""
     both = folder(tmp_path, tokenizer_config_json=named, chat_template_jinja="from the file")
     assert FORMAT.describe(both).chat_template == "from the file"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from corectl.deadline import Deadline, Overdue
-from corectl.errors import LoadFailed
+from corectl.deadline import Deadline, Overdue, described
+from corectl.errors import BadModelFile, CorectlError, LoadFailed
 from corectl.model.files import ModelFiles
 from corectl.model.formats import ModelDescription, ModelFormat
 
@@ -38,3 +38,8 @@ class BoundedFormat:
         except Overdue as exc:
             log.error("%s; models of this format cannot be used until it does", exc)
             raise LoadFailed(str(exc)) from exc
+        except (CorectlError, OSError):
+            raise
+        except Exception as exc:
+            log.exception("model format %s cannot describe a model", self.name)
+            raise BadModelFile(f"the model cannot be read as {self.name}: {described(exc)}") from exc

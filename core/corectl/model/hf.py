@@ -31,8 +31,8 @@ def chat_template_of(files: ModelFiles) -> str:
     found = config_of(files, "tokenizer_config.json", MAX_TOKENIZER_CONFIG).get("chat_template")
     if isinstance(found, list):
         # Several, by name; the one for chats is called `default`.
-        named = {item.get("name"): item.get("template") for item in found if isinstance(item, dict)}
-        found = named.get("default")
+        defaults = (item for item in found if isinstance(item, dict) and item.get("name") == "default")
+        found = next(defaults, {}).get("template")
     return found if isinstance(found, str) else ""
 
 

@@ -76,13 +76,19 @@ class HfTokenizer:
         wanted = _name(configs[2].get("bos_token"))
         self.adds_bos = bool(begin) and begin[0] not in self._ends
         self.bos_token = self._name_of(begin[0]) if self.adds_bos else wanted
-        self.eos_token = _name(configs[2].get("eos_token")) or self._name_of(min(self._ends, default=-1))
+        self.eos_token = _name(configs[2].get("eos_token")) or (
+            self._name_of(min(self._ends)) if self._ends else ""
+        )
 
     def encode(self, text: str, *, special: bool = True, add_special: bool = True) -> list[int]:
         native = self._reading if special else self._plain
         # A lone surrogate is no text for the library.
         text = text.encode("utf-8", "replace").decode()
         found: list[int] = native.encode(text, add_special_tokens=add_special).ids
+        if found and max(found) >= self.size:
+            # Some vocabularies name tokens that the model has no numbers for: in a text, such a name is only a text.
+            found = self._plain.encode(text, add_special_tokens=add_special).ids
+            found = [token for token in found if token < self.size]
         return found
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -45,7 +45,8 @@ def quantize(job: QuantizeJob) -> None:
     if ended.returncode == 0:
         return
     try:
-        error = msgspec.json.decode(ended.stdout, type=_Error)
+        # Libraries print as well; the error is what was written last.
+        error = msgspec.json.decode(ended.stdout.rpartition(b"\n")[2], type=_Error)
     except msgspec.DecodeError:
         said = ended.stderr[-TAIL:].decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise LoadFailed(
@@ -67,7 +68,8 @@ def main() -> int:
             raise NotSupported(f"backend {job.backend!r} cannot quantise")
         backend.quantize(job.files, job.target, job.folder)
     except CorectlError as exc:
-        sys.stdout.buffer.write(msgspec.json.encode(_Error(exc.code, exc.message)))
+        sys.stdout.flush()
+        sys.stdout.buffer.write(b"\n" + msgspec.json.encode(_Error(exc.code, exc.message)))
         return 1
     return 0
 

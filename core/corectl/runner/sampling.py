@@ -73,10 +73,10 @@ class Sampler:
         elif options.top_p < 1 or options.typical_p < 1 or options.min_p > 0:
             tokens = np.flatnonzero(logits >= logits.max() - NEGLIGIBLE)
         else:
-            return np.arange(len(logits)), _softmax(logits / np.float32(options.temperature))
+            return np.arange(len(logits)), _softmax(logits, options.temperature)
         tokens = tokens[np.argsort(-logits[tokens], kind="stable")]
         tokens = self._cut(tokens, logits[tokens])
-        return tokens, _softmax(logits[tokens] / np.float32(options.temperature))
+        return tokens, _softmax(logits[tokens], options.temperature)
 
     def _cut(self, tokens: Tokens, logits: Logits) -> Tokens:
         """Those of `tokens`, which are sorted, that typical_p, top_p and min_p leave."""
@@ -114,8 +114,10 @@ def largest(logits: Logits, count: int) -> Tokens:
     return tokens[np.argpartition(logits[tokens], -count)[-count:]]
 
 
-def _softmax(logits: Logits) -> Chances:
-    values = np.exp((logits - logits.max()).astype(np.float64))
+def _softmax(logits: Logits, temperature: float = 1.0) -> Chances:
+    # However small the temperature is, the likeliest token stays at 0, and others become minus infinity.
+    with np.errstate(over="ignore"):
+        values = np.exp((logits - logits.max()).astype(np.float64) / temperature)
     return np.asarray(values / values.sum())
 
 

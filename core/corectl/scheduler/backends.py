@@ -69,6 +69,15 @@ class Backends:
     def __init__(self, backends: Mapping[str, Backend]) -> None:
         self._backends = dict(backends)
 
+    def ask(self) -> None:
+        """Asks all backends what they can, unless they were asked. For worker threads: a plugin may take its time."""
+        _ = self._availability
+
+    @property
+    def asked(self) -> bool:
+        """Whether what they can is known, so that a choice takes no time."""
+        return "_availability" in self.__dict__
+
     @cached_property
     def _availability(self) -> dict[str, Availability]:
         return {name: _availability(backend) for name, backend in self._backends.items()}

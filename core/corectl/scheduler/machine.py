@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from corectl.config import Settings
@@ -48,6 +49,8 @@ class Machine:
         `backend` is the one that the request or the model names.
         """
         await self.inventory.known()
+        if not self.backends.asked:
+            await asyncio.to_thread(self.backends.ask)
         trained = model.description.context_length
         if requested and trained and requested > trained:
             log.warning("requested context size too large for model: %d, using %d", requested, trained)

@@ -136,6 +136,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             format=record.config.model_format or DEFAULT_FORMAT,
             wanted=wanted_backend(self.settings, record.name, option if isinstance(option, str) else None),
             devices=machine.inventory.probe() if known is None else known,
+            adapters=bool(record.paths(MediaType.ADAPTER)),
         )
 
     def options(self, record: ModelRecord, requested: dict[str, Any]) -> tuple[LoadOptions, SamplingOptions]:
