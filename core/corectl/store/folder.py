@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -78,6 +79,8 @@ def quantized(
         for path in sorted(path for path in place.rglob("*") if path.is_file()):
             with path.open("rb") as file:
                 digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+                # A link makes it part of the store at once.
+                os.fsync(file.fileno())
             if blobs.link_or_copy(path, digest).created:
                 created.append(digest)
             files[path.relative_to(place).as_posix()] = digest
