@@ -68,7 +68,8 @@ def _decoded(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body[: 2**16])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        text = body[:MAX_TEXT].decode("utf-8", "replace")
+        # Not cut to what is shown before our key is out of it: half a key would stay.
+        text = body[: 2**16].decode("utf-8", "replace")
         # A page that some proxy has made for browsers says nothing.
         return "" if "<" in text else text
 

@@ -223,5 +223,5 @@ def _time(text: str | None) -> datetime | None:
         found = msgspec.convert(text, datetime) if text else None
     except msgspec.ValidationError:
         return None
-    # Times are compared with those of models here.
-    return found if found is not None and found.tzinfo is not None else None
+    # Times are compared with those of models here, and shown in other zones, which ends at the ends of the calendar.
+    return found if found is not None and found.tzinfo is not None and 1970 <= found.year < 9000 else None

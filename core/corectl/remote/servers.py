@@ -36,13 +36,13 @@ def named_servers(settings: Settings, schemes: Collection[str]) -> list[RemoteSe
 
 
 def _address(where: str, address: str, schemes: Collection[str]) -> str:
-    scheme = urlsplit(address).scheme if "://" in address else "http"
+    scheme = address.partition("://")[0].lower() if "://" in address else "http"
     if scheme not in schemes:
         known = ", ".join(sorted(schemes)) or "none"
-        raise BadRequest(f"{where}: no plugin speaks to {scheme}:// addresses; known: {known}")
+        raise BadRequest(f"{where}: no plugin speaks to {scheme[:32]}:// addresses; known: {known}")
     try:
         return remote_url(address, schemes)
-    except BadRequest:
+    except (BadRequest, ValueError):
         # It may hold a password.
         raise BadRequest(f"{where} has an address that is none; it is like http://host:port") from None
 
