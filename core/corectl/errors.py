@@ -3,6 +3,7 @@
 CorectlError                    500 internal
 ├── BadRequest                  400 the request is wrong; names the field
 │   └── BadModelFile            400 a model file is damaged, hostile or of an unknown format
+├── Unauthorized                401 a registry or another server wants to know who is there
 ├── Forbidden                   403
 ├── NotFound                    404
 ├── TooSlow                     408 the client takes too long to send its request, or to read the reply
@@ -46,6 +47,11 @@ class BadRequest(CorectlError):
 
 class BadModelFile(BadRequest):
     code = "bad_model_file"
+
+
+class Unauthorized(CorectlError):
+    code = "unauthorized"
+    status = 401
 
 
 class Forbidden(CorectlError):

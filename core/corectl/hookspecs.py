@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from corectl.cli.offered import CliCommand
     from corectl.config import Settings
     from corectl.hardware.device import HardwareProbe
+    from corectl.model.conversion import Converter
     from corectl.model.formats import ModelFormat
     from corectl.output.dialect import Dialect
     from corectl.registry.base import LocalRegistry
+    from corectl.registry.remote import RemoteRegistry
     from corectl.remote.backend import RemoteBackend
     from corectl.runner.engine import Backend
     from corectl.scheduler.policy import SchedulerPolicy
@@ -63,6 +65,29 @@ def corectl_registries() -> list[LocalRegistry]:
     on a worker thread, at each listing and each look-up that the store does not answer, so answers should be cached.
     An error is logged and counts as "offers nothing"; so does a call that takes longer than 10 seconds, and the
     registry is not asked again until it has returned.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def corectl_remote_registries() -> list[RemoteRegistry]:
+    """Servers that models are pulled from, and pushed to.
+
+    A `RemoteRegistry` has `name`, `hosts` and `session(origin, http)`; see `corectl.registry.remote`. The first by name
+    that has a name's host among its `hosts` is used, else the first by name that has none. A session's coroutines run
+    in the event loop of the transfers, on a thread of its own, and must not block it. They raise `corectl.errors`.
+    What a registry says is hostile: sizes, digests, media types and addresses must be checked, and credentials go to
+    the origin that they belong to, and nowhere else.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def corectl_converters() -> list[Converter]:
+    """Ways from one model format to another, used when a model is created.
+
+    A `Converter` has `name`, `source`, `target`, `why_not(files)`, and `convert(files, folder, done)` and
+    `convert_adapter(...)`, which run in a process of their own; see `corectl.model.conversion`. Files are hostile.
     """
     raise NotImplementedError
 

@@ -9,14 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from corectl import config
-from corectl.config import DEFAULT_PORT, FOREVER, SETTINGS, Settings, clean, load, split_host
+from corectl.config import DEFAULT_PORT, FOREVER, SETTINGS, Settings, clean, load, loading, split_host
 from corectl.errors import BadRequest
 
 
 @pytest.fixture(autouse=True)
 def no_file_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "config_path", lambda: tmp_path / "nowhere" / "corectl.toml")
+    monkeypatch.setattr(loading, "config_path", lambda: tmp_path / "nowhere" / "corectl.toml")
 
 
 def from_file(tmp_path: Path, text: str, **environment: str) -> Settings:
@@ -58,7 +57,7 @@ def test_file_then_environment_then_flags(tmp_path: Path) -> None:
 
 def test_a_file_where_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "found.toml"
-    monkeypatch.setattr(config, "config_path", lambda: path)
+    monkeypatch.setattr(loading, "config_path", lambda: path)
     assert load({}, {}).port == DEFAULT_PORT
     path.write_text("port = 5")
     assert (load({}, {}).port, load({}, {}).source("port")) == (5, str(path))

@@ -18,6 +18,7 @@ from corectl.cli.offered import CliCommand, reserved
 from corectl.config import Settings
 from corectl.deadline import Deadline, Overdue, described
 from corectl.hardware.device import HardwareProbe
+from corectl.model.conversion import Converter
 from corectl.model.formats import ModelFormat
 from corectl.output.dialect import Dialect
 from corectl.plugins.entry import GROUP, import_plugin, in_order
@@ -25,6 +26,7 @@ from corectl.plugins.info import PluginInfo, Unfit
 from corectl.plugins.mailbox import Mailbox
 from corectl.plugins.offers import INDEXES, Offer, collect
 from corectl.registry.base import LocalRegistry
+from corectl.registry.remote import RemoteRegistry
 from corectl.remote.backend import RemoteBackend
 from corectl.runner.engine import Backend
 from corectl.scheduler.policy import SchedulerPolicy
@@ -43,7 +45,9 @@ class PluginHost:
     def __init__(self) -> None:
         self.plugins: list[PluginInfo] = []
         self.formats: dict[str, ModelFormat] = {}
+        self.converters: dict[str, Converter] = {}
         self.registries: dict[str, LocalRegistry] = {}
+        self.remote_registries: dict[str, RemoteRegistry] = {}
         self.probes: dict[str, HardwareProbe] = {}
         self.backends: dict[str, Backend] = {}
         self.remote_backends: dict[str, RemoteBackend] = {}

@@ -17,7 +17,9 @@ from corectl.remote.bounded import BoundedRemoteBackend
 
 INDEXES: Final = {
     "corectl_model_formats": "formats",
+    "corectl_converters": "converters",
     "corectl_registries": "registries",
+    "corectl_remote_registries": "remote_registries",
     "corectl_hardware_probes": "probes",
     "corectl_backends": "backends",
     "corectl_remote_backends": "remote_backends",
