@@ -442,3 +442,32 @@ def test_addresses_of_remote_models_are_completed(text: str, url: str) -> None:
 def test_other_addresses_are_refused(text: str) -> None:
     with pytest.raises(BadRequest, match="bad remote"):
         remote_url(text)
+
+
+def test_nobody_waits_for_a_registry_while_the_store_is_locked(tmp_path: Path) -> None:
+    """One that asks another machine may take seconds."""
+    free: list[bool] = []
+
+    class Slow:
+        name = "slow"
+
+        def list(self) -> Iterable[ModelRecord]:
+            return ()
+
+        def find(self, name: ModelName) -> ModelRecord | None:
+            def take() -> None:
+                with catalog.lock:
+                    free.append(True)
+
+            other = threading.Thread(target=take, daemon=True)
+            other.start()
+            other.join(5)
+            free.append(not other.is_alive())
+            return None
+
+    catalog = Catalog(tmp_path, [Slow()])
+    with pytest.raises(NotFound):
+        catalog.delete(name("x"))
+    with pytest.raises(NotFound):
+        catalog.copy(name("x"), name("y"))
+    assert free == [True] * 4

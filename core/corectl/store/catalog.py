@@ -86,16 +86,20 @@ class Catalog:
         found = (registry.find(name) for registry in self._registries)
         return next((record for record in found if record is not None), None)
 
+    def _offered_unless_stored(self, name: ModelName) -> ModelRecord | None:
+        """To be asked before the lock is taken: a registry may wait for another machine."""
+        return self._offered_in_place(name) if self.manifests.locate(name) is None else None
+
     def copy(self, source: ModelName, destination: ModelName) -> None:
         """Give a model a second name; its bytes are shared. A model with that name is replaced.
 
         Raises `NotFound` with the text `model "X" not found`.
         """
+        record = self._offered_unless_stored(source)
         with self.lock:
             if self.manifests.locate(source) is not None:
                 self.install(destination, self.manifests.read(source).data)
                 return
-            record = self._offered_in_place(source)
             if record is None:
                 raise NotFound(f'model "{source.short}" not found')
             created: Digests = []
@@ -154,9 +158,9 @@ class Catalog:
 
         Raises `NotFound` (`model 'X' not found`), or `BadRequest` for one that a registry offers in place.
         """
+        record = self._offered_unless_stored(name)
         with self.lock:
             if self.manifests.locate(name) is None:
-                record = self._offered_in_place(name)
                 if record is not None and record.config.remote_host:
                     raise BadRequest(
                         f"model '{record.name.short}' is on another server ({record.config.remote_host}), not in the "
