@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -185,12 +186,20 @@ def test_of_several_backends_the_first_by_name_has_a_scheme() -> None:
     assert made.named["b"].server.url == "own://h:1"
 
 
-def test_a_backend_that_gives_no_way_keeps_nothing_from_starting(caplog: pytest.LogCaptureFixture) -> None:
-    class Broken(FakeBackend):
-        def connect(self, server: RemoteServer) -> FakeHost:
-            raise ZeroDivisionError("bug")
+class Late(FakeBackend):
+    """Its way to a server is there only once it is `ready`."""
 
-    made = make({"fake": BoundedRemoteBackend(Broken())}, remotes={"lab": URL})
+    def __init__(self) -> None:
+        self.ready = False
+
+    def connect(self, server: RemoteServer) -> FakeHost:
+        if not self.ready:
+            raise ZeroDivisionError("bug")
+        return FakeHost(server)
+
+
+def test_a_backend_that_gives_no_way_keeps_nothing_from_starting(caplog: pytest.LogCaptureFixture) -> None:
+    made = make({"fake": BoundedRemoteBackend(Late())}, remotes={"lab": URL})
     assert "ZeroDivisionError: bug" in caplog.text
 
     async def story() -> None:
@@ -202,9 +211,59 @@ def test_a_backend_that_gives_no_way_keeps_nothing_from_starting(caplog: pytest.
         for question in (it.host.describe("x"), it.host.unload("x")):
             with pytest.raises(RemoteError, match="cannot be used"):
                 await question
+        assert caplog.text.count("Traceback") == 1, "it is told of once"
         await made.close()
 
     play(story())
+
+
+def test_a_way_that_is_there_later_is_taken_without_a_restart() -> None:
+    backend = Late()
+    made = make({"fake": BoundedRemoteBackend(backend)}, remotes={"lab": URL}, remote_hosts=("h",))
+
+    async def story() -> None:
+        it, elsewhere = made.named["lab"], stub("http://h:1")
+        await it.check()
+        assert not it.up and it.host.protocol == ""
+        with pytest.raises(RemoteError, match="cannot be used"):
+            made.model(elsewhere)
+        assert not made.at_hand(elsewhere)
+        backend.ready = True
+        await it.check()
+        assert it.up and it.host.protocol == "fake"
+        assert (await it.host.describe("x")).id == "x"
+        host: Any = made.model(stub()).runner(LoadOptions(), None)
+        assert made.model(elsewhere).server.host.protocol == "fake" and made.at_hand(elsewhere)
+        await made.close()
+        assert host.closed
+
+    play(story())
+
+
+def test_a_way_that_takes_long_keeps_nobody_else_waiting() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow(FakeBackend):
+        def connect(self, server: RemoteServer) -> FakeHost:
+            if server.url == "http://h:1":
+                begun.set()
+                go.wait(10)
+            return FakeHost(server)
+
+    made = make({"fake": Slow()}, remote_hosts=("h",))
+    found: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(made.model(stub("http://h:1")).server)) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(10)
+    assert made.model(stub("http://h:2")).server.server.url == "http://h:2"
+    assert not found
+    go.set()
+    for thread in threads:
+        thread.join(10)
+    assert found[0] is found[1] is made.model(stub("http://h:1")).server
 
 
 @pytest.mark.parametrize("schemes", [(), ("",), ("HTTP",), ("a b",), ("http", "x/y")])

@@ -8,6 +8,7 @@ import logging
 import msgspec
 import pytest
 
+from corectl import trace
 from corectl.errors import (
     NotFound,
     RemoteError,
@@ -273,6 +274,49 @@ def test_a_model_of_a_server_that_is_gone() -> None:
             await found(registry, "lab/b")
         assert await listed(registry) == []
         await made.close()
+
+    play(story())
+
+
+def test_nobody_waits_for_a_server_that_is_known_to_be_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        made = make(remotes={"lab": URL})
+        registry, watched = RemoteModels(made), made.named["lab"]
+        host = host_of(watched)
+        host.problem = RemoteUnreachable("gone")
+        await made.start()
+        await until(lambda: watched.known.is_set())
+        host.gate.clear()
+        with pytest.raises(RemoteUnreachable, match="gone"):
+            await asyncio.wait_for(found(registry, "lab/a"), watch.CHECK_SECONDS / 2)
+        # But it is looked after.
+        host.problem = None
+        host.offers = entries("a")
+        host.gate.set()
+        monkeypatch.setattr(watch, "FRESH", -1.0)
+        monkeypatch.setattr(watch, "FIRST_PAUSE", 60.0)
+        with pytest.raises(RemoteUnreachable, match="gone"):
+            await found(registry, "lab/a")
+        await until(lambda: watched.up)
+        assert await found(registry, "lab/a") is not None
+        await made.close()
+
+    play(story())
+
+
+def test_checks_are_nobodys_requests() -> None:
+    async def story() -> None:
+        it = watched_server()
+        seen: list[str] = []
+
+        async def models() -> list[RemoteEntry]:
+            seen.append(trace.current().id)
+            return []
+
+        host_of(it).models = models  # type: ignore[method-assign]
+        trace.begin(trace.Trace(id="abc"))
+        await it.check()
+        assert seen == [""]
 
     play(story())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import msgspec
@@ -14,11 +15,13 @@ from corectl.model.manifest import MediaType, ModelConfig
 from corectl.model.record import StoredLayer
 from corectl.plugins import PluginHost
 from corectl.prompt.renderers import RENDERERS
+from corectl.remote.backend import RemoteServer
 from corectl.scheduler.scheduler import Scheduler
 from corectl.scheduler.state import Model
 from corectl.server.services import Services
 from corectl.store.catalog import Catalog
 from tests.core import stories
+from tests.core.remote_fake import FakeBackend, FakeHost, make, stub
 
 GO = "{{ .Prompt }}!"
 GO_TOOLS = "{{ .Tools }}{{ range .Messages }}{{ .Content }}{{ end }}"
@@ -136,3 +139,28 @@ def test_an_unknown_renderer(services: Services, tmp_path: Path) -> None:
     with pytest.raises(BadRequest) as caught:
         services.template(model(tmp_path, go=GO, config=ModelConfig(renderer="x")))
     assert caught.value.message == 'unknown renderer "x"'
+
+
+def test_the_way_to_a_new_server_is_made_on_a_worker_thread(services: Services) -> None:
+    """A plugin may take seconds for it, and all would wait."""
+    threads: list[int] = []
+
+    class Backend(FakeBackend):
+        def connect(self, server: RemoteServer) -> FakeHost:
+            threads.append(threading.get_ident())
+            return FakeHost(server)
+
+    remotes = make({"fake": Backend()}, remote_hosts=("h", "i"))
+    its = msgspec.structs.replace(services, remotes=remotes)
+
+    async def story() -> None:
+        first, second = stub("http://h:1"), stub("http://i:1")
+        await its.model(first)
+        await remotes.described(second)
+        assert len(threads) == 2 and threading.get_ident() not in threads
+        there = await its.reading(first, threading.get_ident)
+        assert there == threading.get_ident(), "what is known takes no way to another thread and back"
+        await its.model(second)
+        assert len(threads) == 2
+
+    stories.play(story())

@@ -101,5 +101,8 @@ class RemoteBackend(Protocol):
         ...
 
     def connect(self, server: RemoteServer) -> RemoteHost:
-        """The way to a server. Nothing is sent yet, and nothing waited for."""
+        """The way to a server. Nothing is sent yet, and nothing waited for. Called on a worker thread.
+
+        Where it raises or hangs, it is called again when the server's health is checked next, or with the next request.
+        """
         ...

@@ -34,7 +34,11 @@ class RemoteModels:
         if watched is None:
             return None
         if name.key not in watched.records:
-            self._remotes.refresh(watched)
+            if watched.up or not watched.known.is_set():
+                self._remotes.refresh(watched)
+            else:
+                # Whoever waited for a server that is gone would take a thread from the others.
+                self._remotes.wake(watched)
         record = watched.records.get(name.key)
         if record is None and watched.problem is not None:
             raise from_code(watched.problem.code, watched.problem.message)

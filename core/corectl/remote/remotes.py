@@ -9,11 +9,13 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from functools import partial
 
 from corectl.config import Settings
 from corectl.errors import CorectlError, NotSupported, RemoteError
 from corectl.model.record import ModelRecord
 from corectl.remote.backend import RemoteBackend, RemoteServer
+from corectl.remote.late import LateHost
 from corectl.remote.model import RemoteModel
 from corectl.remote.records import described
 from corectl.remote.servers import named_servers, unnamed_server
@@ -65,27 +67,44 @@ class Remotes:
             every = [*self.named.values(), *self._unnamed.values()]
         await asyncio.gather(*(watched.host.close() for watched in every), return_exceptions=True)
 
-    def model(self, record: ModelRecord) -> RemoteModel:
-        """The model of a record that has a `remote_host`. For any thread.
+    def at_hand(self, record: ModelRecord) -> bool:
+        """Whether `model` takes no time for a record: its server is known already, or it has none."""
+        url = record.config.remote_host
+        return not url or url in self._by_url or url in self._unnamed
 
-        Raises `BadRequest` if it may not run there, and `NotSupported` if no plugin can speak to its server.
+    def model(self, record: ModelRecord) -> RemoteModel:
+        """The model of a record that has a `remote_host`. For worker threads; for an event loop if it is `at_hand`.
+
+        Raises `BadRequest` if it may not run there, `NotSupported` if no plugin can speak to its server, and
+        `RemoteError` if the plugin that could gives no way to it.
         """
         url = record.config.remote_host
-        watched = self._by_url.get(url)
+        watched = self._by_url.get(url) or self._remembered(url)
         if watched is None:
-            with self._lock:
-                watched = self._unnamed.pop(url, None) or self._watched(unnamed_server(url, self._hosts))
+            server = unnamed_server(url, self._hosts)
+            name, backend = self._backend_for(server)
+            # Others go on meanwhile. Two who come first make two ways, of which one is used.
+            watched = self._remembered(url, WatchedServer(server, name, backend.connect(server)))
+        assert watched is not None
+        return RemoteModel(record=record, server=watched)
+
+    def _remembered(self, url: str, new: WatchedServer | None = None) -> WatchedServer | None:
+        """The server of a stub, if it is known; else the new one, which is so from now on."""
+        with self._lock:
+            watched = self._unnamed.pop(url, None) or new
+            if watched is not None:
                 # The one that was used last comes last.
                 self._unnamed[url] = watched
                 while len(self._unnamed) > MAX_UNNAMED:
                     del self._unnamed[next(iter(self._unnamed))]
-        return RemoteModel(record=record, server=watched)
+            return watched
 
     async def described(self, record: ModelRecord) -> ModelRecord:
         """A record with what its server says of the model; as it is, if the server says nothing."""
         try:
-            model = self.model(record)
             async with asyncio.timeout(WAIT_SECONDS):
+                at_hand = self.at_hand(record)
+                model = self.model(record) if at_hand else await asyncio.to_thread(self.model, record)
                 return described(record, await model.server.host.describe(model.id))
         except (CorectlError, TimeoutError):
             return record
@@ -98,11 +117,26 @@ class Remotes:
         with suppress(TimeoutError, CancelledError):
             asked.result(CHECK_SECONDS)
 
+    def wake(self, watched: WatchedServer) -> None:
+        """Has a server checked soon, without waiting for it. For any thread."""
+        if self._loop is not None:
+            # A loop that has ended checks nothing any more.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(watched.wake)
+
     def _watched(self, server: RemoteServer) -> WatchedServer:
+        name, backend = self._backend_for(server)
+        try:
+            host = backend.connect(server)
+        except CorectlError as exc:
+            host = LateHost(partial(backend.connect, server), exc)
+        return WatchedServer(server, name, host)
+
+    def _backend_for(self, server: RemoteServer) -> tuple[str, RemoteBackend]:
         scheme = server.url.partition("://")[0]
         for name, backend in self._backends.items():
             if scheme in backend.schemes:
-                return WatchedServer(server, name, backend.connect(server))
+                return name, backend
         raise NotSupported(f"no plugin here speaks to {scheme}:// servers; see 'corectl plugins'")
 
 

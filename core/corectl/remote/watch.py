@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Sequence
+from contextvars import Context
 from datetime import UTC, datetime
 
 from corectl.errors import CorectlError, RemoteUnreachable
@@ -72,13 +73,23 @@ class WatchedServer:
     async def check(self) -> None:
         """Asks the server for its models. Several who want to know at once share one question. Never raises."""
         if self._checking is None or self._checking.done():
-            self._checking = asyncio.get_running_loop().create_task(self._check())
+            # It is nobody's request: neither its id nor where it came through goes along.
+            self._checking = asyncio.get_running_loop().create_task(self._check(), context=Context())
         await asyncio.shield(self._checking)
 
     async def refresh(self) -> None:
         """The same, unless it was asked a moment ago."""
-        if asyncio.get_running_loop().time() - self._checked > FRESH:
+        if not self._fresh:
             await self.check()
+
+    def wake(self) -> None:
+        """Brings the next check forward, unless there was one a moment ago."""
+        if not self._fresh:
+            self._nudge.set()
+
+    @property
+    def _fresh(self) -> bool:
+        return asyncio.get_running_loop().time() - self._checked <= FRESH
 
     def seen(self, *, reached: bool) -> None:
         """A request has reached the server, or has not. What was not expected is a reason to check."""

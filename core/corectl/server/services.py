@@ -56,8 +56,12 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         return await asyncio.to_thread(self.catalog.list)
 
     async def reading(self, record: ModelRecord, work: Callable[[], T]) -> T:
-        """The result of work that reads a model's files: on a worker thread, unless there are none."""
-        return await asyncio.to_thread(work) if record.layers else work()
+        """The result of work that reads a model's files, or makes the way to its server: on a worker thread.
+
+        Where there are no files, and the way is known, it is done at once.
+        """
+        slow = record.layers or not self.remotes.at_hand(record)
+        return await asyncio.to_thread(work) if slow else work()
 
     async def model(self, record: ModelRecord) -> AnyModel:
         """A record as the scheduler takes it. Raises `BadModelFile`, and `BadRequest` if it may not run there."""
