@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.forms import Forms
+from tests.registry.docker import DockerRegistry
 
 pytest_plugins = ["corectl.testing"]
 
@@ -137,3 +138,11 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
 def forms(tmp_path_factory: pytest.TempPathFactory) -> Forms:
     """SmolLM2 in other forms than it comes in."""
     return Forms(smollm2(), tmp_path_factory.mktemp("forms"))
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
+    """One registry server for all tests: each has names of its own there."""
+    running = DockerRegistry(tmp_path_factory.mktemp("registry"))
+    yield running
+    running.close()
