@@ -357,6 +357,20 @@ class Shelf:
         return self.record if name.key == self.record.name.key else None
 
 
+def test_a_folder_in_use_is_no_leftover(tmp_path: Path) -> None:
+    """However long somebody works in it."""
+    blobs = BlobStore(tmp_path)
+    with blobs.scratch() as folder:
+        os.utime(folder, (0, 0))
+        BlobStore(tmp_path).remove_leftovers(older_than_s=60)
+        assert folder.is_dir()
+    abandoned = tmp_path / "blobs" / "tmp-old"
+    abandoned.mkdir()
+    os.utime(abandoned, (0, 0))
+    blobs.remove_leftovers(older_than_s=60)
+    assert not abandoned.exists() and not folder.exists()
+
+
 def test_packaged_models_are_offered_behind_stored_ones(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "shelf")
     catalog = Catalog(tmp_path / "store", [shelf])

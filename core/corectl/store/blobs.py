@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import logging
 import os
@@ -11,7 +12,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,9 @@ from types import TracebackType
 import msgspec
 
 from corectl.errors import BadRequest
+from corectl.store.disk import clone, sync_directory
+from corectl.store.local_file import LocalFile
+from corectl.store.references import Reference, References
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +30,8 @@ _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
 _LEGACY = re.compile(r"sha256:[0-9a-f]{64}(-partial(-\d+)?)?")
 _TEMPORARY = "tmp-"
 _PARTIAL = re.compile(r"sha256-[0-9a-f]{64}-partial(-\d+)?")
-_CHUNK = 1 << 20
+_NO_LINK = frozenset((errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS))
+"""Why a hard link is not made where a copy can be: another file system, or one that has none, or not ours to link."""
 
 
 class StoredBlob(msgspec.Struct, frozen=True):
@@ -37,13 +42,20 @@ class StoredBlob(msgspec.Struct, frozen=True):
     created: bool
 
 
-def sync_directory(path: Path) -> None:
-    """Make renames in the directory survive a power failure, where the platform can."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
+@contextmanager
+def _claimed(folder: Path) -> Iterator[bool]:
+    """Locks a folder for this process, for as long as it lives; False if another one has done so.
+
+    Where there are no such locks the folder counts as free.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            yield error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+        else:
+            yield True
     finally:
         os.close(descriptor)
 
@@ -54,10 +66,11 @@ class BlobWriter:
     Nothing is visible before `commit`; leaving the block without it removes what was written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, exists: Callable[[str], bool]) -> None:
         descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=folder)
         self._file = os.fdopen(descriptor, "wb")
         self._folder = folder
+        self._exists = exists
         self._path = Path(name)
         self._hash = hashlib.sha256()
         self._size = 0
@@ -89,15 +102,28 @@ class BlobWriter:
         digest = f"sha256:{self._hash.hexdigest()}"
         if expected is not None and expected.replace("-", ":", 1) != digest:
             raise BadRequest(f'digest mismatch, expected "{expected}", got "{digest}"')
-        target = self._folder / digest.replace(":", "-")
-        if not target.exists():
+        if not self._exists(digest):
             self._file.flush()
-            os.fchmod(self._file.fileno(), 0o644)
-            os.fsync(self._file.fileno())
-            self._path.replace(target)
-            sync_directory(self._folder)
-            self.created = True
+            self._publish(digest)
         return digest, self._size
+
+    def adopt(self, file: LocalFile, digest: str) -> bool:
+        """Put the blob in its place as a copy of an open file that takes no room, with a digest that is trusted.
+
+        False where the file system cannot do that. To be called instead of `write` and `commit`.
+        """
+        if not clone(file.descriptor, self._file.fileno()):
+            return False
+        file.check()
+        self._publish(digest)
+        return True
+
+    def _publish(self, digest: str) -> None:
+        os.fchmod(self._file.fileno(), 0o644)
+        os.fsync(self._file.fileno())
+        self._path.replace(self._folder / digest.replace(":", "-"))
+        sync_directory(self._folder)
+        self.created = True
 
 
 class BlobStore:
@@ -105,6 +131,7 @@ class BlobStore:
 
     def __init__(self, root: Path) -> None:
         self.folder = root / "blobs"
+        self.references = References(root)
 
     def path_of(self, digest: str) -> Path:
         """Where the blob lies or would lie. Raises `BadRequest` unless `digest` is well formed."""
@@ -114,13 +141,14 @@ class BlobStore:
         return self.folder / f"sha256-{found[1]}"
 
     def exists(self, digest: str) -> bool:
-        """Whether the blob is complete and here. Raises `BadRequest`."""
-        return self.path_of(digest).is_file()
+        """Whether the blob is complete and here; a file elsewhere that has changed is not. Raises `BadRequest`."""
+        path = self.path_of(digest)
+        return path.is_file() and not self.references.problem(path)
 
     def writer(self) -> BlobWriter:
         """A writer for a new blob. Raises `OSError`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return BlobWriter(self.folder)
+        return BlobWriter(self.folder, self.exists)
 
     def put(self, data: bytes) -> StoredBlob:
         """Store `data` unless it is there. Raises `OSError`."""
@@ -131,41 +159,89 @@ class BlobStore:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """An empty folder beside the blobs, whose files can be linked into the store; it is gone afterwards."""
+        """An empty folder beside the blobs, whose files can be linked into the store; it is gone afterwards.
+
+        However long it is in use, no server takes it for something that was left behind.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=self.folder) as folder:
-            yield Path(folder)
+        with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=self.folder) as name:
+            folder = Path(name)
+            with _claimed(folder):
+                yield folder
 
     def link_or_copy(self, path: Path, digest: str) -> StoredBlob:
-        """Store a file that lies elsewhere: as a hard link where possible, else as a copy that is checked.
+        """Store a file that lies elsewhere: without its bytes being copied where possible, else as a checked copy.
 
         A link trusts `digest`. Raises `BadRequest` for a bad digest or what is no file, and `OSError`.
         """
-        target = self.path_of(digest)
-        source = path.resolve(strict=True)
-        status = source.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise BadRequest(f"the file for {digest} is not a regular file")
-        if target.is_file():
-            return StoredBlob(digest, status.st_size, False)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            target.hardlink_to(source)
-        except FileExistsError:
-            return StoredBlob(digest, status.st_size, False)
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP):
-                raise
-            return self._copy(source, digest)
-        sync_directory(self.folder)
-        return StoredBlob(digest, status.st_size, True)
+        self.path_of(digest)
+        with LocalFile.open(path) as file:
+            return self.link(file, digest) or self._copy(file, digest)
 
-    def _copy(self, source: Path, digest: str) -> StoredBlob:
-        with self.writer() as out, source.open("rb") as file:
-            while piece := file.read(_CHUNK):
+    def link(self, file: LocalFile, digest: str) -> StoredBlob | None:
+        """Store an open file without copying its bytes: as a clone, or else as a hard link, with the digest trusted.
+
+        A hard link is the same file: only one that is the user's own is linked, so that nobody else can write to it.
+        None where neither can be done. Raises `BadRequest` for a file that changed, and `OSError`.
+        """
+        stored = StoredBlob(digest, file.size, False)
+        if self.exists(digest):
+            return stored
+        with self.writer() as out:
+            if out.adopt(file, digest) or (file.status.st_uid == os.geteuid() and self._link(file, digest)):
+                return msgspec.structs.replace(stored, created=True)
+        return None
+
+    def _link(self, file: LocalFile, digest: str) -> bool:
+        """Through a name of its own first: a rename replaces what is there, a link does not."""
+        with self.scratch() as folder:
+            temporary = folder / "link"
+            try:
+                temporary.hardlink_to(file.path)
+            except OSError as error:
+                if error.errno in _NO_LINK:
+                    return False
+                raise
+            linked = temporary.stat()
+            if (linked.st_dev, linked.st_ino) != (file.status.st_dev, file.status.st_ino):
+                raise BadRequest(f"{file.path} has been replaced while it was read; try again")
+            file.check()
+            # A file that was not written here may not be on the disk yet.
+            os.fsync(file.descriptor)
+            temporary.replace(self.path_of(digest))
+        sync_directory(self.folder)
+        return True
+
+    def refer(self, file: LocalFile, digest: str) -> StoredBlob:
+        """Make an open file a blob where it lies: nothing is copied, and it is not used any more once it changes.
+
+        The digest is trusted. Raises `BadRequest` for a file that changed, and `OSError`.
+        """
+        stored = StoredBlob(digest, file.size, False)
+        if self.exists(digest):
+            return stored
+        file.check()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.references.write(
+            self.path_of(digest), Reference(str(file.path), file.size, file.status.st_mtime_ns)
+        )
+        return msgspec.structs.replace(stored, created=True)
+
+    def _copy(self, file: LocalFile, digest: str) -> StoredBlob:
+        with self.writer() as out:
+            for piece in file.pieces():
                 out.write(piece)
             found, size = out.commit(digest)
             return StoredBlob(found, size, out.created)
+
+    def remove(self, digest: str) -> bool:
+        """Remove a blob, or the reference to a file elsewhere, but never that file; whether there was one."""
+        path = self.path_of(digest)
+        if not path.is_symlink() and not path.is_file():
+            return False
+        path.unlink(missing_ok=True)
+        self.references.forget(path)
+        return True
 
     def remove_unreferenced(self, digests: Iterable[str], referenced: Collection[str]) -> list[str]:
         """Remove the blobs of `digests` that are not in `referenced`; returns those that were removed."""
@@ -173,9 +249,7 @@ class BlobStore:
         for digest in dict.fromkeys(digests):
             if digest in referenced or not _DIGEST.fullmatch(digest):
                 continue
-            path = self.path_of(digest)
-            if path.is_file():
-                path.unlink(missing_ok=True)
+            if self.remove(digest):
                 removed.append(digest)
         return removed
 
@@ -184,14 +258,21 @@ class BlobStore:
         names = [path.name for path in self._entries(older_than_s) if _DIGEST.fullmatch(path.name)]
         return [name.replace("-", ":", 1) for name in names]
 
-    def remove_leftovers(self, *, older_than_s: float) -> None:
-        """Remove temporary files and folders, and partial downloads, that nobody has written to for that long."""
+    def remove_leftovers(self, *, older_than_s: float, partial_s: float) -> None:
+        """Remove what nobody has written to for that long: temporary files and folders, and partial downloads."""
+        self.references.tidy(self.folder)
         for path in self._entries(older_than_s):
-            if path.name.startswith(_TEMPORARY) or _PARTIAL.fullmatch(path.name):
+            if path.name.startswith(_TEMPORARY):
+                path.unlink(missing_ok=True)
+        for path in self._entries(partial_s):
+            if _PARTIAL.fullmatch(path.name):
                 path.unlink(missing_ok=True)
         for folder in self.folder.glob(f"{_TEMPORARY}*/"):
-            if not folder.is_symlink() and folder.stat().st_mtime <= time.time() - older_than_s:
-                shutil.rmtree(folder, ignore_errors=True)
+            if folder.is_symlink() or folder.stat().st_mtime > time.time() - older_than_s:
+                continue
+            with _claimed(folder) as free:
+                if free:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def rename_legacy(self) -> None:
         """Rename files with the old name `sha256:<hex>` to `sha256-<hex>`."""
@@ -211,7 +292,16 @@ class BlobStore:
         newest = time.time() - older_than_s
         found = []
         for path in self.folder.iterdir():
-            status = path.lstat()
-            if stat.S_ISREG(status.st_mode) and (not older_than_s or status.st_mtime <= newest):
+            try:
+                status = path.lstat()
+            except FileNotFoundError:  # another server was quicker
+                continue
+            kind = stat.S_IFMT(status.st_mode)
+            if kind in (stat.S_IFREG, stat.S_IFLNK) and (not older_than_s or _since(status) <= newest):
                 found.append(path)
         return found
+
+
+def _since(status: os.stat_result) -> float:
+    """When a file became what it is in the store. One with several names may be older than its name here."""
+    return max(status.st_mtime, status.st_ctime) if status.st_nlink > 1 else status.st_mtime
