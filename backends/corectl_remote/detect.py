@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from corectl.errors import RemoteError
 from corectl_remote.failure import decode, refusal
-from corectl_remote.native import Native
+from corectl_remote.native import Native, version_decoder
 from corectl_remote.openai import OpenAi, models_decoder
 from corectl_remote.wire import Api, Wire
 
 SECONDS = 4.0
 """For each question."""
-
-
-class WireVersion(msgspec.Struct):
-    """Servers that know no such path may answer it with a 200 and an error."""
-
-    version: str
-    corectl: str | None = None
-
-
-_version = msgspec.json.Decoder(WireVersion)
 
 
 async def detect(api: Api) -> Wire:
@@ -34,8 +22,7 @@ async def detect(api: Api) -> Wire:
     answer = await api.http.ask("GET", "/api/version", seconds=SECONDS)
     if answer.head.status == 200:
         try:
-            found = decode(api.server, _version, answer.body)
-            return Native(api, version=found.version, corectl=found.corectl or "")
+            return Native(api, decode(api.server, version_decoder, answer.body))
         except RemoteError:
             pass
     elif answer.head.status not in (404, 405):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import Context
 
-from corectl.errors import RemoteUnreachable
+from corectl.errors import CorectlError
 from corectl.messages import LoadOptions
 from corectl.remote.backend import RemoteEntry, RemoteServer
 from corectl.runner.model_runner import ModelRunner
@@ -32,21 +33,26 @@ class Host:
         if self._wire is not None:
             return self._wire
         if self._detecting is None or self._detecting.done():
-            self._detecting = asyncio.get_running_loop().create_task(detect(self.api))
+            # It is nobody's request: neither its id nor where it came through goes along.
+            self._detecting = asyncio.get_running_loop().create_task(detect(self.api), context=Context())
             # If it fails and nobody waits any more, nobody needs to know.
             self._detecting.add_done_callback(lambda task: task.cancelled() or task.exception())
+        detecting = self._detecting
         # All who need it now wait together, and one who leaves does not take the answer away from the others.
-        self._wire = await asyncio.shield(self._detecting)
-        return self._wire
+        wire = await asyncio.shield(detecting)
+        if detecting is self._detecting:
+            self._wire = wire
+        return wire
 
     def gone(self) -> None:
-        """The server cannot be reached: another one may stand in its place later."""
-        self._wire = None
+        """The server cannot be reached, or no longer speaks as it did: another one may stand in its place."""
+        self._wire = self._detecting = None
 
     async def models(self) -> Sequence[RemoteEntry]:
         try:
             return await (await self.wire()).models()
-        except RemoteUnreachable:
+        except (CorectlError, asyncio.CancelledError):
+            # The latter when the time for the check is up. What a protocol has no answer to may be another's.
             self.gone()
             raise
 

@@ -31,6 +31,13 @@ from corectl_remote.wire import Api, Asked, Target, count
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
+class WireVersion(msgspec.Struct):
+    """Servers that know no such path may answer it with a 200 and an error."""
+
+    version: str
+    corectl: str | None = None
+
+
 class WireDetails(msgspec.Struct):
     format: str | None = None
     family: str | None = None
@@ -92,6 +99,7 @@ class WireRendered(msgspec.Struct):
     image_count: Number = None
 
 
+version_decoder = msgspec.json.Decoder(WireVersion)
 _tags = msgspec.json.Decoder(WireTags)
 _show = msgspec.json.Decoder(WireShow)
 _vectors = msgspec.json.Decoder(WireVectors)
@@ -106,15 +114,26 @@ DESCRIBE_SECONDS = 4.0
 
 
 class Native:
-    """See `corectl_remote.wire.Wire`. `corectl` is the version of a corectl there, empty for an Ollama."""
+    """See `corectl_remote.wire.Wire`. `found` says which server it is, and each list of models says it anew."""
 
-    def __init__(self, api: Api, *, version: str, corectl: str) -> None:
+    def __init__(self, api: Api, found: WireVersion) -> None:
         self._api = api
-        self._corectl = bool(corectl)
-        self.name = f"the native API (corectl {corectl})" if corectl else f"the native API (Ollama {version})"
+        self._found = found
+
+    @property
+    def name(self) -> str:
+        found = self._found
+        server = f"corectl {found.corectl}" if found.corectl else f"Ollama {found.version}"
+        return f"the native API ({server})"
+
+    @property
+    def _corectl(self) -> bool:
+        """An Ollama passes over what only a corectl knows, so it must never get that."""
+        return bool(self._found.corectl)
 
     async def models(self) -> Sequence[RemoteEntry]:
         found = await self._api.get("/api/tags", _tags, seconds=LIST_SECONDS)
+        self._found = await self._api.get("/api/version", version_decoder, seconds=LIST_SECONDS)
         return [_entry(tag) for tag in found.models or ()]
 
     async def describe(self, model: str) -> RemoteEntry:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
+from corectl import trace
 from corectl.errors import CorectlError, RemoteError, RemoteUnreachable
 from corectl.remote.backend import RemoteServer
 from corectl_remote.host import Host
@@ -15,6 +17,7 @@ from tests.backends.remote_kit import (
     OLLAMA,
     VERSION,
     Line,
+    Script,
     Upstream,
     chat,
     failure,
@@ -144,7 +147,6 @@ def test_after_a_server_was_gone_another_one_may_stand_in_its_place() -> None:
             host = Host(RemoteServer(name="lab", url=upstream.url))
             await host.models()
             assert "native" in host.protocol
-        await host.close()
         with pytest.raises(RemoteUnreachable):
             await host.models()
         assert host.protocol == ""
@@ -164,5 +166,71 @@ def test_an_error_of_a_request_reaches_whoever_made_it() -> None:
     async def story() -> None:
         async with hosted(Upstream()) as host:
             assert (await failure(host, chat())).code == "remote_error"
+
+    play(story())
+
+
+async def _protocols(upstream: Upstream, *changes: tuple[str, Script]) -> list[str]:
+    """What is spoken with a server before and after a change, two checks later."""
+    async with hosted(upstream) as host:
+        await host.models()
+        before = host.protocol
+        for path, script in changes:
+            upstream.on(path, script)
+        with suppress(CorectlError):
+            await host.models()
+        await host.models()
+        return [before, host.protocol]
+
+
+def test_a_server_that_was_replaced_by_one_of_another_kind() -> None:
+    async def story() -> None:
+        none = reply({"detail": "Not Found"}, 404)
+        upstream = native(**OLLAMA).on("/api/tags", reply({"models": []}))
+        changes = (("/api/version", none), ("/api/tags", none), ("/v1/models", reply(MODELS)))
+        assert await _protocols(upstream, *changes) == ["the native API (Ollama 0.33.0)", "OpenAI's protocol"]
+
+    play(story())
+
+
+def test_an_ollama_in_the_place_of_a_corectl_gets_nothing_that_it_would_pass_over() -> None:
+    async def story() -> None:
+        upstream = native(**VERSION).on("/api/tags", reply({"models": []}))
+        before, after = await _protocols(upstream, ("/api/version", reply(OLLAMA)))
+        assert (before, after) == ("the native API (corectl 0.1.0)", "the native API (Ollama 0.33.0)")
+
+    play(story())
+
+
+def test_a_check_that_was_given_up_gives_up_what_it_had_found_out() -> None:
+    async def story() -> None:
+        async def silent(line: Line) -> None:
+            await line.left.wait()
+
+        upstream = native().on("/api/tags", silent)
+        async with hosted(upstream) as host:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(host.models(), 0.1)
+            assert host.protocol == ""
+            none = reply({}, 404)
+            upstream.on("/api/version", none).on("/api/tags", none).on("/v1/models", reply(MODELS))
+            assert [entry.id for entry in await host.models()] == ["m"]
+
+    play(story())
+
+
+def test_finding_out_is_nobodys_request() -> None:
+    async def story() -> None:
+        trace.begin(trace.Trace(id="abc", via="1.1 corectl-0123456789abcdef"))
+        upstream = native().on("/api/show", reply({}))
+        async with hosted(upstream) as host:
+            await host.describe("m")
+        version, show = upstream.asked
+        assert (version.path, "x-request-id" in version.headers, "via" in version.headers) == (
+            "/api/version",
+            False,
+            False,
+        )
+        assert show.headers["x-request-id"] == "abc"
 
     play(story())
