@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+from itertools import zip_longest
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -26,3 +29,14 @@ class Address(msgspec.Struct, frozen=True):
         # Nothing of an address may begin another line of a request's head.
         prefix = quote(parts.path, safe="/%:@!$&'()*+,;=~")
         return cls(host, port, parts.scheme == "https", f"{shown}:{port}", prefix)
+
+
+async def addresses(host: str, port: int) -> list[str]:
+    """A host's numeric addresses, the system's favourite first, and in turns of IPv6 and IPv4. Raises `OSError`."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    families: dict[int, dict[str, None]] = {}
+    for family, _, _, _, at in found:
+        # An address of this link only says on which of the machine's links that is.
+        zone = f"%{at[3]}" if len(at) == 4 and at[3] and "%" not in str(at[0]) else ""
+        families.setdefault(family, {})[f"{at[0]}{zone}"] = None
+    return [address for turn in zip_longest(*families.values()) for address in turn if address]

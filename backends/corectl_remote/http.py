@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 
@@ -16,8 +17,9 @@ from corectl import __version__, trace
 from corectl.errors import Busy, CorectlError, RemoteError, RemoteUnreachable
 from corectl.remote.backend import RemoteServer
 from corectl.remote.remotes import forwarded
-from corectl_remote.address import Address
+from corectl_remote.address import Address, addresses
 from corectl_remote.connection import Connection, Dropped, Exchange, Head, OnHead, Take
+from corectl_remote.race import first
 
 log = logging.getLogger("corectl.remote")
 
@@ -53,6 +55,7 @@ class HttpClient:
         self._address = Address.of(server.url)
         self._idle: list[tuple[Connection, asyncio.TimerHandle]] = []
         self._busy: set[Connection] = set()
+        self._closed = False
         self._tls: ssl.SSLContext | None = None
         self._head = self._fixed_head()
 
@@ -108,7 +111,8 @@ class HttpClient:
                 self._give_back(connection)
 
     async def close(self) -> None:
-        """Ends all connections; who waits for a reply gets an error."""
+        """Ends all connections, for good; who waits for a reply gets an error."""
+        self._closed = True
         for connection, timer in self._idle:
             timer.cancel()
             connection.close()
@@ -149,9 +153,15 @@ class HttpClient:
             if connection.usable:
                 self._busy.add(connection)
                 return connection, False
+        # A request whose connection was closed here must not be sent again.
+        self._check_open()
         connection = await self._connect()
         self._busy.add(connection)
         return connection, True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RemoteError(f"the way to remote server {self._server.label} is closed")
 
     def _give_back(self, connection: Connection) -> None:
         self._busy.discard(connection)
@@ -169,23 +179,33 @@ class HttpClient:
                 return
 
     async def _connect(self) -> Connection:
-        label, address = self._server.label, self._address
-        if address.tls and self._tls is None:
+        if self._address.tls and self._tls is None:
             # It reads the certificates that this machine trusts.
             self._tls = await asyncio.to_thread(ssl.create_default_context)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                transport, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(label, self._lost),
-                    address.host,
-                    address.port,
-                    ssl=self._tls,
-                    server_hostname=address.host if address.tls else None,
+                numeric = await addresses(self._address.host, self._address.port)
+                # One that leads nowhere, as IPv6 often does, must not take all of the time.
+                transport, connection = await first(
+                    [partial(self._connect_to, host) for host in numeric], lambda spare: spare[0].abort()
                 )
         except (OSError, TimeoutError, UnicodeError) as exc:
             raise self._unreachable(exc) from exc
         _keep_alive(transport)
+        if self._closed:
+            transport.abort()
+        self._check_open()
         return connection
+
+    async def _connect_to(self, host: str) -> tuple[asyncio.Transport, Connection]:
+        """A connection to one of the host's addresses."""
+        return await asyncio.get_running_loop().create_connection(
+            lambda: Connection(self._server.label, self._lost),
+            host,
+            self._address.port,
+            ssl=self._tls,
+            server_hostname=self._address.host if self._address.tls else None,
+        )
 
     def _unreachable(self, exc: Exception) -> CorectlError:
         if isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE):

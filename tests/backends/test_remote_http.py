@@ -266,6 +266,44 @@ def test_closing_the_client_ends_what_runs() -> None:
     play(story())
 
 
+def test_what_was_closed_is_not_asked_again() -> None:
+    """A request on a connection that was used before is sent again if that was dropped, but not by us."""
+
+    async def story() -> None:
+        async def silent(line: Line) -> None:
+            await line.left.wait()
+
+        async with serving(Upstream().on("/x", reply({}), silent, reply({}))) as upstream:
+            it = await client(upstream)
+            await it.ask("GET", "/x")
+            task = asyncio.ensure_future(it.ask("POST", "/x", b"{}"))
+            await until(lambda: len(upstream.asked) == 2)
+            await it.close()
+            for question in (task, it.ask("GET", "/x")):
+                with pytest.raises(RemoteError, match="is closed"):
+                    await question
+            assert (len(upstream.asked), upstream.connections) == (2, 1)
+
+    play(story())
+
+
+def test_an_address_that_leads_nowhere_does_not_take_all_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with serving(Upstream().on("/x", reply({}))) as upstream:
+            port = int(upstream.url.rpartition(":")[2])
+
+            async def several(host: str, at: int) -> list[str]:
+                # The first is for documents (RFC 5737): nobody answers there, or it is refused at once.
+                return ["192.0.2.1", "192.0.2.2", "127.0.0.1"]
+
+            monkeypatch.setattr(http, "addresses", several)
+            it = HttpClient(RemoteServer(name="lab", url=f"http://lab.example:{port}"))
+            assert (await it.ask("GET", "/x")).body == b"{}"
+            await it.close()
+
+    play(story())
+
+
 @pytest.mark.parametrize(
     ("url", "text"),
     [
