@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
+import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlencode
 
 import httpx
@@ -15,9 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.registry import faults, stock
+from tests.registry.certificates import Authority
 from tests.registry.docker import DockerRegistry
 from tests.registry.host import Host, forward, nothing, plain
 from tests.registry.tokens import TokenGate
+from tests.registry.uploads import RedirectedUploads
 
 WEIGHTS = bytes(range(256)) * 4096
 SMALL = b"{{ .Prompt }}"
@@ -177,3 +181,33 @@ def test_a_listener_has_nothing_and_hears_all(registry: DockerRegistry) -> None:
         assert httpx.get(f"{host.url}/a?b=c", trust_env=False).status_code == 404
         assert httpx.get(f"{host.url}/a", trust_env=False).status_code == 204
         assert [asked.path for asked in host.asked] == ["/a?b=c", "/a"]
+
+
+def test_certificates(registry: DockerRegistry, model: stock.Model, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    with Host(forward(registry.url), tls=authority.context()) as host:
+        trusting = ssl.create_default_context(cafile=str(authority.file))
+        with httpx.Client(verify=trusting, trust_env=False) as client:
+            assert client.get(host.url + _blob(model)).content == WEIGHTS
+            by_name = host.url.replace("127.0.0.1", "localhost")
+            assert client.head(by_name + _blob(model)).status_code == 200
+        with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
+            httpx.get(host.url, trust_env=False)
+
+
+def test_parts_of_uploads_are_sent_to_another_host(client: httpx.Client, front: Host) -> None:
+    uploads = RedirectedUploads()
+    front.layers[:] = [uploads]
+    data = b"some bytes in two parts"
+    where = client.base_url.join(client.post("/v2/kit/sent/blobs/uploads/").headers["location"])
+    for start, end in ((0, 10), (10, len(data))):
+        headers = {"content-range": f"{start}-{end - 1}", "x-redirect-uploads": "1"}
+        reply = client.patch(where, content=data[start:end], headers=headers)
+        assert reply.status_code == 307
+        sent = httpx.put(reply.headers["location"], content=data[start:end], trust_env=False)
+        assert sent.status_code == 201
+        where = httpx.URL(reply.headers["docker-upload-location"])
+    digest = stock.digest_of(data)
+    assert client.put(where.copy_merge_params({"digest": digest})).status_code == 201
+    assert client.get(f"/v2/kit/sent/blobs/{digest}").content == data
+    uploads.close()
