@@ -7,7 +7,7 @@ from pathlib import Path
 from corectl import hookimpl
 from corectl.hardware.device import Device, HardwareProbe
 from corectl.hardware.kernel import is_there, may_use
-from corectl.hardware.pci import PciCard, card_name, cards, not_driven
+from corectl.hardware.pci import DISPLAY, PciCard, card_name, cards, not_driven
 from corectl.hardware.vulkan import MISSING, REMEDY, has_driver
 from corectl_intel.memory import own_memory, shared_memory
 
@@ -30,7 +30,8 @@ class IntelProbe:
         self._root = root
 
     def devices(self) -> list[Device]:
-        return [self._device(card) for card in cards(_MAKER, self._root)]
+        # The NPUs in Intel's processors are no GPUs.
+        return [self._device(card) for card in cards(_MAKER, self._root, (DISPLAY,))]
 
     def _device(self, card: PciCard) -> Device:
         if card.driver not in _DRIVERS:

@@ -57,6 +57,9 @@ def test_a_machine_without_cards_says_nothing_and_is_quick(machine: Machine) -> 
     begin = time.monotonic()
     machine.card(ARC, 0x1002, 0x744C, "amdgpu")
     machine.card("0000:00:1f.3", 0x8086, 0x7AD0, "snd_hda_intel", 0, {"class": "0x040300"})
+    # The NPU of a processor, with its driver and without.
+    machine.card("0000:00:0b.0", 0x8086, 0x7D1D, "intel_vpu", 0, {"class": "0x120000"})
+    machine.card("0000:00:0c.0", 0x8086, 0x643E, "", 0, {"class": "0x120000"})
     assert machine.devices() == []
     assert time.monotonic() - begin < 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from corectl.hardware.device import Device, DeviceKind
 from corectl.hardware.kernel import names, number, read
 
 _BUS = "sys/bus/pci/devices"
-_CLASSES = (0x03, 0x12)
-"""Display controllers, and what is for computing only."""
+DISPLAY, COMPUTING = 0x03, 0x12
+"""Classes of devices: display controllers, and what is for computing only, NPUs among them."""
 _NAMES = ("usr/share/hwdata/pci.ids", "usr/share/misc/pci.ids")
 _MOST_NAMES = 4 * 2**20
 _PRODUCT = re.compile(r"^\t([0-9a-f]{4})  (.+)$", re.MULTILINE)
@@ -34,12 +35,14 @@ class PciCard(msgspec.Struct, frozen=True, kw_only=True):
         return next((name for name in names(self.folder / "drm") if name.startswith("renderD")), "")
 
 
-def cards(vendor: int, root: Path = Path("/")) -> list[PciCard]:
+def cards(
+    vendor: int, root: Path = Path("/"), classes: Collection[int] = (DISPLAY, COMPUTING)
+) -> list[PciCard]:
     """The cards of a maker in the order of the bus. Reads two small files for each device of the machine."""
     found: list[PciCard] = []
     for address in names(root / _BUS):
         folder = root / _BUS / address
-        if number(folder / "vendor") != vendor or (number(folder / "class") or 0) >> 16 not in _CLASSES:
+        if number(folder / "vendor") != vendor or (number(folder / "class") or 0) >> 16 not in classes:
             continue
         found.append(
             PciCard(
