@@ -313,11 +313,15 @@ def test_starting_removes_only_old_orphans(tmp_path: Path) -> None:
     add(catalog, "a", b"needed")
     for data in (b"old", b"fresh"):
         catalog.blobs.put(data)
-    leftovers = [tmp_path / "blobs" / "tmp-x", tmp_path / "blobs" / f"sha256-{'b' * 64}-partial-3"]
-    for path in leftovers:
+    leftover, partial = tmp_path / "blobs" / "tmp-x", tmp_path / "blobs" / f"sha256-{'b' * 64}-partial-3"
+    for path in (leftover, partial):
         path.write_bytes(b"")
     ancient = time.time() - 7200
-    for path in (*leftovers, *(catalog.blobs.path_of(digest_of(data)) for data in (b"old", b"needed"))):
+    for path in (
+        leftover,
+        partial,
+        *(catalog.blobs.path_of(digest_of(data)) for data in (b"old", b"needed")),
+    ):
         os.utime(path, (ancient, ancient))
     catalog.start()
     assert [catalog.blobs.exists(digest_of(data)) for data in (b"needed", b"old", b"fresh")] == [
@@ -325,7 +329,19 @@ def test_starting_removes_only_old_orphans(tmp_path: Path) -> None:
         False,
         True,
     ]
-    assert not any(path.exists() for path in leftovers)
+    assert (leftover.exists(), partial.exists()) == (False, True)
+
+
+def test_a_download_that_broke_off_waits_for_a_week(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path)
+    catalog.blobs.put(b"fresh")
+    partials = [tmp_path / "blobs" / f"sha256-{'b' * 64}-partial{part}" for part in ("", "-0")]
+    for days, left in ((6, True), (8, False)):
+        for path in partials:
+            path.write_bytes(b"")
+            os.utime(path, (time.time() - days * 86400,) * 2)
+        catalog.start()
+        assert [path.exists() for path in partials] == [left, left]
 
 
 class Shelf:
@@ -362,12 +378,12 @@ def test_a_folder_in_use_is_no_leftover(tmp_path: Path) -> None:
     blobs = BlobStore(tmp_path)
     with blobs.scratch() as folder:
         os.utime(folder, (0, 0))
-        BlobStore(tmp_path).remove_leftovers(older_than_s=60)
+        BlobStore(tmp_path).remove_leftovers(older_than_s=60, partial_s=60)
         assert folder.is_dir()
     abandoned = tmp_path / "blobs" / "tmp-old"
     abandoned.mkdir()
     os.utime(abandoned, (0, 0))
-    blobs.remove_leftovers(older_than_s=60)
+    blobs.remove_leftovers(older_than_s=60, partial_s=60)
     assert not abandoned.exists() and not folder.exists()
 
 

@@ -25,7 +25,7 @@ class StoredLayer(msgspec.Struct, frozen=True, kw_only=True):
     """A layer and where its bytes lie on this machine. `digest` is `sha256:<hex>`, `size` is in bytes.
 
     `from_` is the short name of the model that it was taken from, if it was; `name` is what the file is called where a
-    format is a folder of files.
+    format is a folder of files. `problem` says why a file that is used where it lies cannot be used any more.
     """
 
     media_type: str
@@ -34,6 +34,7 @@ class StoredLayer(msgspec.Struct, frozen=True, kw_only=True):
     path: Path
     from_: str = ""
     name: str = ""
+    problem: str = ""
 
 
 class ModelRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -52,6 +53,12 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     config: ModelConfig
     layers: tuple[StoredLayer, ...]
     origin: str = "store"
+
+    def check(self) -> None:
+        """Raises `BadModelFile` if a file that the model uses where it lies has changed or is gone."""
+        for layer in self.layers:
+            if layer.problem:
+                raise BadModelFile(f"{self.name.short} cannot be used: {layer.problem}")
 
     def paths(self, media_type: MediaType) -> list[Path]:
         """Where the layers of one kind lie, in manifest order."""

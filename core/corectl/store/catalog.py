@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from corectl.model.record import ModelRecord, StoredLayer
 from corectl.registry.base import LocalRegistry
 from corectl.store.blobs import BlobStore
 from corectl.store.encoding import layer_json
+from corectl.store.holds import Holds
 from corectl.store.lock import StoreLock
 from corectl.store.manifests import ManifestStore, StoredManifest, decode_manifest
 
@@ -29,6 +31,8 @@ Layers = list[Layer]
 _MAX_CONFIG = 1 << 20
 # An upload that no manifest names yet may still be waiting for its create request.
 _GRACE_S = 3600.0
+# A download that broke off goes on where it was, also after a weekend.
+_PARTIAL_GRACE_S = 7 * 86400.0
 _CONFIG_ALWAYS = ("model_format", "model_family", "model_families", "model_type", "file_type")
 
 
@@ -44,17 +48,31 @@ class Catalog:
         self.blobs = BlobStore(root)
         self.manifests = ManifestStore(root)
         self.lock = StoreLock(root)
+        self._holds = Holds(root)
         self._registries = tuple(registries)
         self._prune = prune
 
     def start(self) -> None:
         """Tidy up after earlier runs: old blob names, abandoned files, unneeded blobs. Call it once."""
-        with self.lock:
-            self.blobs.rename_legacy()
-            if not self._prune:
-                return
-            self.blobs.remove_leftovers(older_than_s=_GRACE_S)
-            self._remove_unreferenced(self.blobs.digests(older_than_s=_GRACE_S))
+        try:
+            with self.lock:
+                self.blobs.rename_legacy()
+                if self._prune:
+                    self.blobs.remove_leftovers(older_than_s=_GRACE_S, partial_s=_PARTIAL_GRACE_S)
+                    self._remove_unreferenced(self.blobs.digests(older_than_s=_GRACE_S))
+        except OSError as error:  # it may be somebody else's, to be read only
+            _log.warning("the model store is not tidied up: %s", error)
+
+    @contextmanager
+    def holding(self, digests: Iterable[str]) -> Iterator[None]:
+        """Keep blobs from being removed, by this server or another one, though no manifest needs them yet.
+
+        For what takes long and must not hold the lock: a pull, for one. Raises `OSError`.
+        """
+        with ExitStack() as stack:
+            with self.lock:
+                stack.enter_context(self._holds.take(digests))
+            yield
 
     def list(self) -> list[ModelRecord]:
         """All models, newest first. Broken ones are left out with a warning in the log."""
@@ -112,6 +130,7 @@ class Catalog:
 
     def adopt(self, record: ModelRecord, created: Digests) -> Layers:
         """The layers of a model, all of them in the store afterwards. New blobs are added to `created`."""
+        record.check()
         layers = []
         for layer in record.layers:
             if not self.blobs.exists(layer.digest):
@@ -147,7 +166,8 @@ class Catalog:
         with self.lock:
             for layer in (*manifest.layers, manifest.config):
                 if not self.blobs.exists(layer.digest):
-                    raise BadRequest(f'blob "{layer.digest}" not found')
+                    problem = self.blobs.references.problem(self.blobs.path_of(layer.digest))
+                    raise BadRequest(problem or f'blob "{layer.digest}" not found')
             before = self._digests(name)
             stored = self.manifests.write(name, data)
             self._remove_unreferenced(before)
@@ -181,7 +201,7 @@ class Catalog:
         with self.lock:
             stored, complete = self.manifests.all()
             if complete:
-                self.blobs.remove_unreferenced(digests, _referenced(stored))
+                self.blobs.remove_unreferenced(digests, _referenced(stored) | self._holds.all())
 
     def _digests(self, name: ModelName) -> Digests:
         try:
@@ -196,22 +216,12 @@ class Catalog:
         if not complete:
             _log.warning("no blobs are removed while a manifest cannot be read")
             return
-        removed = self.blobs.remove_unreferenced(digests, _referenced(stored))
+        removed = self.blobs.remove_unreferenced(digests, _referenced(stored) | self._holds.all())
         _log.info("removed %d blobs that no model needs", len(removed))
 
     def _record(self, stored: StoredManifest) -> ModelRecord:
         manifest = stored.manifest
-        layers = tuple(
-            StoredLayer(
-                media_type=layer.media_type,
-                digest=layer.digest.replace("-", ":", 1),
-                size=layer.size,
-                path=self.blobs.path_of(layer.digest),
-                from_=layer.from_,
-                name=layer.name,
-            )
-            for layer in manifest.layers
-        )
+        layers = tuple(map(self._layer, manifest.layers))
         return ModelRecord(
             name=stored.name,
             digest=sha256(stored.data).hexdigest(),
@@ -219,6 +229,19 @@ class Catalog:
             modified_at=stored.modified_at,
             config=self._config(stored),
             layers=layers,
+        )
+
+    def _layer(self, layer: Layer) -> StoredLayer:
+        path = self.blobs.path_of(layer.digest)
+        reference = self.blobs.references.find(path)
+        return StoredLayer(
+            media_type=layer.media_type,
+            digest=layer.digest.replace("-", ":", 1),
+            size=layer.size,
+            path=path if reference is None else Path(reference.path),
+            from_=layer.from_,
+            name=layer.name,
+            problem="" if reference is None else reference.problem,
         )
 
     def _config(self, stored: StoredManifest) -> ModelConfig:

@@ -15,7 +15,8 @@ from corectl.errors import BadModelFile, BadRequest, NotFound
 from corectl.model.files import read_small
 from corectl.model.manifest import Manifest
 from corectl.model.name import ModelName
-from corectl.store.blobs import BlobStore, sync_directory
+from corectl.store.blobs import BlobStore
+from corectl.store.disk import sync_directory
 
 _log = logging.getLogger(__name__)
 
