@@ -1,10 +1,10 @@
-"""Offers the models in the cache of huggingface_hub, where they lie: a registry as well."""
+"""Hugging Face as a registry: models of the hub are pulled, and those in its cache are used where they lie."""
 
 from __future__ import annotations
 
 from corectl import hookimpl
 from corectl.registry.base import LocalRegistry
-from corectl_hfcache.registry import HuggingFaceCache
+from corectl_huggingface.cache import HuggingFaceCache
 
 corectl_api = 1
 
