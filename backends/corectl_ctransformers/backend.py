@@ -15,7 +15,7 @@ from corectl.runner.engine import (
     Placement,
 )
 from corectl_ctransformers.format import FORMAT
-from corectl_ctransformers.header import read_header
+from corectl_ctransformers.header import read_header, weights_of
 from corectl_ctransformers.memory import estimate
 from corectl_ctransformers.variant import PACKAGE, has_build, library_folder
 
@@ -46,7 +46,7 @@ class CTransformersBackend:
         return Availability(variant="cpu", version=importlib.metadata.version(PACKAGE), ignores=IGNORED)
 
     def estimate(self, model: ModelSpec, shape: CacheShape) -> MemoryEstimate:
-        return estimate(read_header(model.weights))
+        return estimate(read_header(weights_of(model.weights, model.named)))
 
     def load(self, model: ModelSpec, placement: Placement, progress: Callable[[float], None]) -> Engine:
         from corectl_ctransformers.load import load_engine

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
 
 from corectl.errors import BadModelFile
 from corectl.model.files import ModelFiles
 from corectl.model.formats import ModelDescription
 from corectl.model.hf import chat_template_of, config_of, whole_number
-from corectl_ctransformers.header import magic_of, read_header
+from corectl_ctransformers.header import legacy_files, read_header
 from corectl_ctransformers.memory import TRAINED
 
 FORMAT = "ggml"
@@ -26,13 +24,13 @@ class Ggml:
     name = FORMAT
 
     def claims(self, files: ModelFiles) -> bool:
-        return next(_legacy(files), None) is not None
+        return bool(legacy_files(files.weights, files.named))
 
     def describe(self, files: ModelFiles) -> ModelDescription:
-        found = list(_legacy(files))
+        found = legacy_files(files.weights, files.named)
         if len(found) > 1:
             raise BadModelFile(f"the files hold {len(found)} models; name one of them")
-        header = read_header(files.weights)
+        header = read_header(found[0] if found else files.weights)
         context = header.sizes.context
         if not context and "config.json" in files.named:
             context = whole_number(config_of(files).get("max_position_embeddings"))
@@ -45,14 +43,3 @@ class Ggml:
             capabilities=("completion",),
             chat_template=chat_template_of(files),
         )
-
-
-def _legacy(files: ModelFiles) -> Iterator[Path]:
-    """Those of the files that begin like one from before GGUF."""
-    for path in {files.weights, *files.named.values()}:
-        try:
-            # Reading from anything but a file, such as a pipe, might never end.
-            if path.is_file() and magic_of(path):
-                yield path
-        except OSError:
-            continue

@@ -127,6 +127,24 @@ def magic_of(path: Path) -> str:
         return MAGICS.get(file.read(4), ("", ()))[0]
 
 
+def legacy_files(weights: Path, named: Mapping[str, Path]) -> list[Path]:
+    """Those of a model's files that begin like one from before GGUF: a README beside it may come first by its name."""
+    found = []
+    for path in dict.fromkeys((weights, *named.values())):
+        try:
+            # Reading from anything but a file, such as a pipe, might never end.
+            if path.is_file() and magic_of(path):
+                found.append(path)
+        except OSError:
+            continue
+    return found
+
+
+def weights_of(weights: Path, named: Mapping[str, Path]) -> Path:
+    """The file of a model that has its weights; the one that was named so, if none looks like it."""
+    return next(iter(legacy_files(weights, named)), weights)
+
+
 def read_header(path: Path) -> Header:
     """Raises `BadModelFile` for a file that the library cannot load, and `OSError`."""
     status = path.stat()

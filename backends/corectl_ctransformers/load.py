@@ -13,7 +13,7 @@ from ctransformers.llm import LLM, Config
 from corectl.errors import BadModelFile, LoadFailed
 from corectl.messages import Notice
 from corectl.runner.engine import Engine, EngineInfo, ModelSpec, Placement
-from corectl_ctransformers.header import Header, read_header, read_vocabulary
+from corectl_ctransformers.header import Header, read_header, read_vocabulary, weights_of
 from corectl_ctransformers.memory import BATCH, Graph, native_context, taken
 from corectl_ctransformers.model import GgmlEngine, GgmlModel
 from corectl_ctransformers.tokenizer import GgmlTokenizer
@@ -26,10 +26,11 @@ _EIGHT_SHARE = re.compile(r"(\b|_)70b(\b|_)", re.IGNORECASE)
 def load_engine(model: ModelSpec, placement: Placement, progress: Callable[[float], None]) -> Engine:
     """Raises `LoadFailed`, whose text begins with the file's name."""
     progress(0.0)
-    name = model.weights.name
+    path = weights_of(model.weights, model.named)
+    name = path.name
     try:
-        header = read_header(model.weights)
-        vocabulary = read_vocabulary(model.weights, header)
+        header = read_header(path)
+        vocabulary = read_vocabulary(path, header)
     except BadModelFile as exc:
         raise LoadFailed(f"{name}: {exc.message}") from exc
     except OSError as exc:
@@ -40,7 +41,7 @@ def load_engine(model: ModelSpec, placement: Placement, progress: Callable[[floa
     if not info.num_ctx:
         raise LoadFailed(f"{name}: this {header.family} model is too wide for the library's buffers")
     try:
-        native = _load(model.weights, header, context, use_mmap=placement.use_mmap)
+        native = _load(path, header, context, use_mmap=placement.use_mmap)
     except (RuntimeError, OSError) as exc:
         raise LoadFailed(
             f"{name}: ctransformers cannot load this {header.family} model ({header.quantization}, file of the kind "

@@ -15,11 +15,13 @@ from ctransformers.llm import LLM, Config
 
 from corectl.errors import EngineError, LoadFailed
 from corectl.messages import SamplingOptions
+from corectl.model.files import ModelFiles
 from corectl.runner.abilities import SequenceMemory, ThreadControl
 from corectl.runner.engine import CacheShape, Engine, ModelSpec, Placement, SequenceSpec, Work
 from corectl.testing.drive import Sequences, draw, tokens_of
 from corectl_ctransformers import load as loading
 from corectl_ctransformers.backend import CTransformersBackend
+from corectl_ctransformers.format import Ggml
 from corectl_ctransformers.header import read_header
 from corectl_ctransformers.memory import Graph
 from corectl_ctransformers.variant import library_variant
@@ -53,6 +55,23 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def gpt2(tmp_path: Path) -> Iterator[Engine]:
     loaded = load(write_ggml(tmp_path / "model.bin"))
     yield loaded
+    loaded.close()
+
+
+def test_a_text_beside_the_weights_is_not_taken_for_them(tmp_path: Path) -> None:
+    """Of a folder the first file by its name counts as the one with the weights."""
+    path = write_ggml(tmp_path / "model.bin")
+    named = {"LICENSE": tmp_path / "LICENSE", "README.md": tmp_path / "README.md", "model.bin": path}
+    for name in ("LICENSE", "README.md"):
+        named[name].write_text("Do what you want with it.")
+    files = ModelFiles(weights=named["LICENSE"], named=named)
+    assert Ggml().claims(files) and Ggml().describe(files).architecture == "gpt2"
+    spec = ModelSpec(format="ggml", weights=files.weights, named=named)
+    backend = CTransformersBackend()
+    shape = CacheShape(num_batch=64, max_sequences=1)
+    assert backend.estimate(spec, shape) == backend.estimate(ModelSpec(format="ggml", weights=path), shape)
+    loaded = backend.load(spec, PLACEMENT, lambda fraction: None)
+    assert len(draw(loaded, PROMPT, 3)) == 3
     loaded.close()
 
 
