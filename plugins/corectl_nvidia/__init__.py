@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -13,9 +15,11 @@ from corectl.hardware.device import Device, HardwareProbe
 from corectl.hardware.kernel import is_there
 from corectl.hardware.pci import PciCard, cards, not_driven
 from corectl_nvidia.nvml import ask, unseen
-from corectl_nvidia.visible import visible
+from corectl_nvidia.visible import UNSURE, unsure, visible
 
 corectl_api = 1
+
+log = logging.getLogger("corectl.hardware")
 
 _MAKER = 0x10DE
 _DRIVER = ("proc/driver/nvidia/version", "dev/nvidiactl")
@@ -31,6 +35,11 @@ class NvidiaProbe:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
+        self._unsure = False
+
+    def details(self) -> Mapping[str, str]:
+        """What no device can say of itself, as of the last time that `devices` was asked."""
+        return {"order of GPUs": UNSURE} if self._unsure else {}
 
     def devices(self) -> list[Device]:
         """Those that CUDA_VISIBLE_DEVICES names come first, in its order; the others are hidden."""
@@ -47,7 +56,14 @@ class NvidiaProbe:
         gpus = ask(pynvml)
         if isinstance(gpus, Device):
             return [gpus] if driver else []
-        return visible(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        names = os.environ.get("CUDA_VISIBLE_DEVICES")
+        self._note_order(unsure(gpus, names, os.environ.get("CUDA_DEVICE_ORDER")))
+        return visible(gpus, names)
+
+    def _note_order(self, unsure: bool) -> None:
+        if unsure and not self._unsure:
+            log.warning("%s", UNSURE)
+        self._unsure = unsure
 
     def _has(self, signs: tuple[str, ...]) -> bool:
         return any(is_there(self._root / sign) for sign in signs)

@@ -91,12 +91,12 @@ def _gpu(nvml: Any, index: int, driver: str) -> Gpu:
         id, name = str(nvml.nvmlDeviceGetUUID(handle)), str(nvml.nvmlDeviceGetName(handle))
         capability = tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle))
         if not _is_divided(nvml, handle):
-            return Gpu(id, (_device(nvml, handle, id, name, driver, capability),))
+            return Gpu(id, (_device(nvml, handle, id, name, driver, capability),), name)
         instances = tuple(_instances(nvml, handle, name, driver, capability))
-        return Gpu(id, instances or (unseen(*_NO_INSTANCE, id=id, name=name, driver=driver),))
+        return Gpu(id, instances or (unseen(*_NO_INSTANCE, id=id, name=name, driver=driver),), name)
     except (nvml.NVMLError, UnicodeDecodeError) as exc:
         reason, remedy = _why(nvml, exc)
-        return Gpu(id, (unseen(reason, remedy, id=id, name=name, driver=driver),))
+        return Gpu(id, (unseen(reason, remedy, id=id, name=name, driver=driver),), name)
 
 
 def _is_divided(nvml: Any, handle: Any) -> bool:

@@ -8,12 +8,27 @@ import msgspec
 
 from corectl.hardware.device import Device
 
+UNSURE = (
+    "an index in CUDA_VISIBLE_DEVICES may stand for another GPU than here, because CUDA counts the fastest first; "
+    "name UUIDs instead, or set CUDA_DEVICE_ORDER=PCI_BUS_ID"
+)
+
 
 class Gpu(msgspec.Struct, frozen=True):
     """One GPU by its UUID, and what computes: the GPU itself, or the instances that it is divided into."""
 
     uuid: str
     devices: tuple[Device, ...]
+    name: str = ""
+
+
+def unsure(gpus: Sequence[Gpu], names: str | None, order: str | None) -> bool:
+    """Whether indices among `names` may stand for other GPUs in CUDA, for a value of CUDA_DEVICE_ORDER.
+
+    Only PCI_BUS_ID makes it count in the order of the bus. Where all are of one kind, none is faster.
+    """
+    indices = any(name.strip().isdigit() for name in (names or "").split(","))
+    return indices and order != "PCI_BUS_ID" and len({gpu.name for gpu in gpus}) > 1
 
 
 def visible(gpus: Sequence[Gpu], names: str | None) -> list[Device]:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from corectl.errors import BadRequest, DevicesMissing, LoadFailed, OutOfMemory
+from corectl.hardware.inventory import Inventory
 from corectl.messages import LoadOptions
 from corectl.runner.engine import MemoryUse
 from corectl.scheduler import loader, memory
@@ -97,6 +98,34 @@ def test_a_part_of_the_layers_is_said_with_each_lease_and_in_what_is_loaded(devi
         (shown,) = it.scheduler.loaded()
         assert lease.notices == shown.notices
         assert [notice.code for notice in shown.notices] == ["cpu_fallback"]
+        await held.let_go()
+        await it.scheduler.shutdown()
+
+    play(story())
+
+
+@pytest.mark.parametrize("library", ["", "cpu"])
+def test_a_probe_that_hangs_or_raises_is_no_machine_without_gpus(devices: MakeDevices, library: str) -> None:
+    async def story() -> None:
+        it = devices(cpu(), llm_library=library)
+        machine = it.scheduler.machine
+
+        class Broken:
+            name = "gpus"
+
+            def devices(self) -> list[Any]:
+                raise OSError("no driver")
+
+        machine.inventory = Inventory({"machine": it.machine, "gpus": Broken()}, library)
+        held = it.hold()
+        await it.loaded(0)
+        notices = (await held.granted).notices
+        if library:
+            assert notices == (), "nobody wants to know"
+        else:
+            (notice,) = notices
+            assert notice.code == "cpu_fallback"
+            assert notice.message.endswith(": the hardware probe gpus failed: OSError: no driver")
         await held.let_go()
         await it.scheduler.shutdown()
 

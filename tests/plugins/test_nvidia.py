@@ -12,9 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import corectl_nvidia
 from corectl.hardware.device import Device
 from corectl_nvidia import NvidiaProbe, corectl_hardware_probes
-from corectl_nvidia.visible import Gpu, visible
+from corectl_nvidia.visible import Gpu, unsure, visible
 
 A, B, C = "GPU-aaaa-1", "GPU-abcd-2", "GPU-cccc-3"
 MIG = ("MIG-1111", "MIG-1122", "MIG-2222")
@@ -216,6 +217,40 @@ def test_the_environment_is_asked(library: Path, ask: Ask) -> None:
     assert (first.id, first.hidden) == (B, False)
     assert (second.id, second.hidden) == (A, True)
     assert second.unusable == "CUDA_VISIBLE_DEVICES=1 hides it" and A in second.remedy
+
+
+@pytest.mark.parametrize(
+    ("names", "order", "kinds", "expected"),
+    [
+        *(("1", None, "AB", True), ("1", "FASTEST_FIRST", "AB", True), ("GPU-a, 0", None, "AB", True)),
+        *(("1", "PCI_BUS_ID", "AB", False), ("1", None, "AA", False), ("0", None, "A", False)),
+        *(("GPU-a", None, "AB", False), ("", None, "AB", False), (None, None, "AB", False)),
+    ],
+)
+def test_indices_that_may_mean_others_in_cuda(
+    names: str | None, order: str | None, kinds: str, expected: bool
+) -> None:
+    gpus = [Gpu(f"GPU-{number}", (), kind) for number, kind in enumerate(kinds)]
+    assert unsure(gpus, names, order) is expected
+
+
+def test_an_uncertain_order_is_said_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("pynvml")
+    gpus = [Gpu(id, (device(id),), id) for id in (A, B)]
+    monkeypatch.setattr(corectl_nvidia, "ask", lambda nvml: gpus)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    probe = NvidiaProbe(root)
+    assert probe.details() == {}
+    for _ in range(2):
+        assert [it.id for it in probe.devices() if not it.hidden] == [B]
+    (said,) = probe.details().values()
+    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in said and caplog.text.count(said) == 1
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    probe.devices()
+    assert probe.details() == {}
 
 
 def device(id: str) -> Device:

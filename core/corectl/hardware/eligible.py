@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -13,6 +13,8 @@ KINDS = {"hip": "rocm"}
 """What backends call a way to compute, where it has another name than the devices."""
 _SMALL = ("rocm", "vulkan", "sycl")
 """Where these are integrated, they are a processor's small GPU, which nobody misses when it is not used."""
+
+_NONE: Mapping[str, str] = {}
 
 
 class Eligible(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,10 +58,16 @@ def judge(devices: Sequence[Device], *, variant: str = "", library: str = "") ->
 
 
 def eligible(
-    devices: Sequence[Device], *, variant: str = "", library: str = "", main_gpu: int | None = None
+    devices: Sequence[Device],
+    *,
+    variant: str = "",
+    library: str = "",
+    main_gpu: int | None = None,
+    failures: Mapping[str, str] = _NONE,
 ) -> Eligible:
     """Those of `devices` that `judge` does not reject, and what it says of others.
 
+    `failures` says of probes, by their names, why they reported nothing: nobody knows what they would have found.
     `main_gpu` is the index of the only accelerator to use. Raises `BadRequest` if there is no such index; where there
     is no accelerator at all, the index says nothing.
     """
@@ -70,6 +78,8 @@ def eligible(
     ]
     if library not in ("", "cpu") and not any(library in (d.kind, *d.also) for d in devices):
         reasons.append(f"no {library} device was found")
+    if library != "cpu":
+        reasons += [f"the hardware probe {name} failed: {failure}" for name, failure in failures.items()]
     accelerators = [device for device in chosen if device.kind != "cpu"]
     if main_gpu is not None and accelerators:
         if not 0 <= main_gpu < len(accelerators):

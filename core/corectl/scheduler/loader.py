@@ -169,9 +169,9 @@ class Loader:
     ) -> tuple[Eligible, Eligible]:
         """The devices that may be used: with what is free now, and with what would be if all others had gone."""
         variant, library = choice.variant, self._settings.llm_library
-        holdings = [slot.holding() for slot in others]
+        holdings, failures = [slot.holding() for slot in others], self._machine.inventory.failures
         now, empty = (
-            eligible(found, variant=variant, library=library, main_gpu=options.main_gpu)
+            eligible(found, variant=variant, library=library, main_gpu=options.main_gpu, failures=failures)
             for found in (free_beside(devices, holdings), free_without(devices, holdings))
         )
         return now, empty

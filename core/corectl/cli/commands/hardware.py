@@ -54,11 +54,13 @@ def _text(found: Survey, probes: Sequence[str]) -> Iterator[str]:
     """A table of devices with what is wrong with each, facts, and a table of backends."""
     yield from _table(_DEVICES, map(_device_row, found.devices), map(_device_notes, found.devices))
     if all(device.kind == "cpu" for device in found.devices):
-        yield f"\nNo GPU was found. These probes were asked: {', '.join(probes) or 'none'}\n"
+        answered = ", ".join(name for name in probes if name not in found.failures) or "none"
+        yield f"\nNo GPU was found. These probes were asked{' and answered' if found.failures else ''}: {answered}\n"
     for name, failure in found.failures.items():
-        yield f"\nThe probe {name} failed: {failure}\n"
+        yield f"\nThe probe {name} failed, so what it knows of may be there and is not used: {failure}\n"
     for name, facts in found.facts.items():
-        yield "\n" + section(name.capitalize(), list(facts.items())).removesuffix("\n")
+        if facts:
+            yield "\n" + section(name.capitalize(), list(facts.items())).removesuffix("\n")
     if found.backends:
         yield "\n"
         said = {device.id: device.unusable for device in found.devices}
