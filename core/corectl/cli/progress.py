@@ -6,6 +6,7 @@ import shutil
 import sys
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
@@ -17,6 +18,7 @@ from corectl.cli.tables import text_width
 
 _GLYPHS: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _FRAME_SECONDS: Final = 0.1
+_RATE_SAMPLES: Final = 10
 
 
 @dataclass
@@ -27,7 +29,19 @@ class _Line:
     total: int = 0
     completed: int = 0
     done: bool = False
-    started: float = field(default_factory=time.monotonic)
+    samples: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RATE_SAMPLES))
+
+    def advance(self, completed: int) -> None:
+        """Notes how far a transfer is. What was there when it was first seen took no time: it is a sample only."""
+        self.completed, now = completed, time.monotonic()
+        if not self.samples or now - self.samples[-1][0] >= 1:
+            self.samples.append((now, completed))
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second, over the last few of them."""
+        then, completed = self.samples[0]
+        return (self.completed - completed) / max(time.monotonic() - then, 0.001)
 
     def render(self, frame: int, columns: int) -> str:
         if self.total:
@@ -40,8 +54,8 @@ class _Line:
         if self.completed >= self.total:
             right = f"▏{human_bytes(self.total):>7}"
         else:
-            rate = self.completed / max(time.monotonic() - self.started, 0.001)
-            rest = short_duration((self.total - self.completed) / rate) if rate else ""
+            rate = self.rate
+            rest = short_duration((self.total - self.completed) / rate) if rate > 0 else ""
             sizes = f"{human_bytes(self.completed):>6}/{human_bytes(self.total)}"
             right = f"▏{sizes} {human_bytes(int(rate)) + '/s':>10} {rest:>8}"
         cells = max(columns - text_width(left) - text_width(right) - 1, 4)
@@ -103,7 +117,8 @@ class Progress:
             if line is None:
                 self._finish_spinners()
                 line = self._lines[text] = _Line(text, total=total)
-            was_done, line.completed = line.done, completed
+            was_done = line.done
+            line.advance(completed)
             line.done = completed >= total
         if line.done and not was_done and not self._terminal and not self._transient:
             click.echo(f"{text}: 100% {human_bytes(total)}", err=True)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from corectl.cli import slash_help
-from corectl.cli.commands.create import follow, is_model_name
+from corectl.cli.commands.create import is_model_name
 from corectl.cli.commands.models import models_table
 from corectl.cli.commands.show import summary
 from corectl.cli.failure import ServerError
 from corectl.cli.progress import Progress
+from corectl.cli.steps import follow
 from corectl.errors import CorectlError
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ class SlashCommands:
         if messages:
             body["messages"] = messages
         with Progress(transient=True) as progress:
-            follow(session.client, body, progress)
+            follow(session.client, "/api/create", body, progress)
         click.echo(f"Created new model '{name}'")
 
     def _clear(self, _: str) -> None:

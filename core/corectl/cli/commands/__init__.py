@@ -16,6 +16,7 @@ from corectl.cli.commands.ps import ps, stop
 from corectl.cli.commands.run import run
 from corectl.cli.commands.serve import serve
 from corectl.cli.commands.show import show
+from corectl.cli.commands.transfer import pull, push
 from corectl.cli.commands.version import version
 
 COMMANDS: Final[tuple[click.Command, ...]] = (
@@ -24,6 +25,8 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     show,
     run,
     stop,
+    pull,
+    push,
     list_models,
     ps,
     plan,

@@ -32,6 +32,7 @@ def create(args: tuple[str, ...], file: str, quantize: str, draft_quantize: str)
     """Sends the files that the Modelfile names, then has the server make the model."""
     from corectl.cli.client import connect
     from corectl.cli.progress import Progress
+    from corectl.cli.steps import follow
 
     name = args[0]
     if not is_model_name(name):
@@ -49,7 +50,7 @@ def create(args: tuple[str, ...], file: str, quantize: str, draft_quantize: str)
             body["quantize"] = quantize
         if draft_quantize:
             body["draft_quantize"] = draft_quantize
-        follow(client, body, progress)
+        follow(client, "/api/create", body, progress)
 
 
 def is_model_name(text: str) -> bool:
@@ -109,16 +110,3 @@ def _add_source(body: dict[str, Any], line: Line, base: Path, client: Client, pr
         body["from"] = line.args
     else:
         raise CliError(f"{line.name} {line.args}: no such file or directory")
-
-
-def follow(client: Client, body: dict[str, Any], progress: Progress) -> None:
-    """Runs a create request and shows what the server says it does."""
-    last = ""
-    for event in client.stream("/api/create", {**body, "stream": True}):
-        last = str(event.get("status", ""))
-        if event.get("total"):
-            progress.transfer(last, int(event["total"]), int(event.get("completed", 0)))
-        elif last:
-            progress.status(last)
-    if last != "success":
-        raise CliError("the server ended its reply before the model was complete")

@@ -37,6 +37,7 @@ _NO_HISTORY: Final = ("OLLAMA_NOHISTORY", "Do not preserve readline history")
 )
 @click.option("--keepalive", metavar="duration", help="Duration to keep a model loaded (e.g. 5m)")
 @click.option("--verbose", is_flag=True, help="Show timings for response")
+@click.option("--insecure", is_flag=True, help="Use an insecure registry")
 @click.option("--nowordwrap", is_flag=True, help="Don't wrap words to the next line automatically")
 @click.option("--format", "format_", help="Response format (e.g. json)")
 @click.option("--think", help="Enable thinking mode: true/false or high/medium/low/max")
@@ -55,7 +56,7 @@ def run(args: tuple[str, ...], **flags: Any) -> None:
     from corectl.cli.client import connect
 
     client = connect()
-    info = _show_or_start(client, model)
+    info = _show_or_start(client, model, insecure=flags["insecure"])
     if info.get("remote_host"):
         click.echo(_connecting(info), err=True)
     if "embedding" in (info.get("capabilities") or []):
@@ -119,39 +120,30 @@ def _with_images(model: str, text: str) -> tuple[str, list[str] | None]:
     return prompt, images or None
 
 
-def _show_or_start(client: Client, model: str) -> dict[str, Any]:
+def _show_or_start(client: Client, model: str, *, insecure: bool) -> dict[str, Any]:
     """What the server says about the model. Starts a server if none answers on this machine."""
     from corectl.cli.background import can_start, start_server
 
     try:
-        return _show(client, model)
+        return _show_or_pull(client, model, insecure=insecure)
     except ServerError as exc:
         if not exc.unreachable or not can_start(client.host):
             raise
     start_server(client)
-    return _show(client, model)
+    return _show_or_pull(client, model, insecure=insecure)
 
 
-def _show(client: Client, model: str) -> dict[str, Any]:
+def _show_or_pull(client: Client, model: str, *, insecure: bool) -> dict[str, Any]:
+    """The same, of a server that runs. A model that is not there is pulled."""
+    from corectl.cli.steps import pull_model
+
     try:
         return client.post("/api/show", {"model": model})
     except ServerError as exc:
         if exc.status != 404:
             raise
-    raise CliError(_missing(client, model))
-
-
-def _missing(client: Client, model: str) -> str:
-    """What to do about a model that is not there: this version does not download models by itself."""
-    names = [entry["name"] for entry in client.get("/api/tags").get("models", [])]
-    text = f"model '{model}' not found\n\n"
-    if names:
-        text += f"Available (see 'corectl list'): {', '.join(names)}\n\n"
-    return text + (
-        "This version does not download models. To get one:\n"
-        "    pip install 'corectl[smollm2]'      offers the model smollm2\n"
-        "    corectl create NAME -f Modelfile    makes one of a GGUF file, named after FROM"
-    )
+    pull_model(client, model, insecure=insecure)
+    return client.post("/api/show", {"model": model})
 
 
 def _connecting(info: dict[str, Any]) -> str:
