@@ -17,12 +17,14 @@ from corectl.config import FOREVER
 from corectl.errors import Busy, CorectlError, RunnerDied
 from corectl.messages import Completion, Delta, Embedding, RawPrompt, SamplingOptions
 from corectl.runner.engine import Placement
+from corectl.scheduler.backends import Backends
 from corectl.scheduler.policy import PlacementQuestion
 from corectl.scheduler.state import LoadedModel, Model
 from tests.core import fake
 from tests.core.stories import (
     NOBODY,
     PATIENCE,
+    HandRunner,
     MakeStage,
     Policy,
     Stage,
@@ -321,5 +323,36 @@ def test_a_real_load_that_runs_out_of_memory_is_tried_smaller(real: Path) -> Non
             assert shown.info.cells == shown.info.num_ctx
             assert [notice.code for notice in shown.notices] == ["reduced_load"]
             assert it.scheduler.stats.smaller_loads == 2
+
+    play(story())
+
+
+def test_a_backend_by_pattern_counts_though_the_weights_are_loaded_under_another_name(
+    stage: MakeStage,
+) -> None:
+    class Other(fake.FakeBackend):
+        name = "other"
+
+    async def story() -> None:
+        it = stage(backends={"b*": "other"})
+        it.scheduler.machine.backends = Backends({"fake": fake.FakeBackend(), "other": Other()})
+        plugins = it.scheduler._plugins
+        plugins._owners["corectl_backends", "other"] = plugins._owners["corectl_backends", "fake"]
+        other_name = msgspec.structs.replace(it.b, spec=it.a.spec)
+        first = it.hold(it.a)
+        await it.loaded(0)
+        await first.granted
+        await first.let_go()
+        second = it.hold(other_name)
+        await it.loaded(1)
+        await second.granted
+        (shown,) = it.scheduler.loaded()
+        assert shown.backend == "other" and "'b*'" in shown.backend_reason
+        await second.let_go()
+        third = it.hold(it.a)
+        await third.granted
+        assert len(HandRunner.started) == 2, "where nobody has named one, any will do"
+        await third.let_go()
+        await it.scheduler.shutdown()
 
     play(story())

@@ -29,11 +29,15 @@ NOBODY = Wanted()
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """A backend, and why it was chosen, for people. `variant` and `ignores` are what it says of itself."""
+    """A backend, and why it was chosen, for people. `variant` and `ignores` are what it says of itself.
+
+    `named`: somebody has asked for it, be it in a request, a model or a setting, so that no other one will do.
+    """
 
     backend: Backend
     variant: str
     reason: str
+    named: bool = False
     ignores: tuple[str, ...] = ()
 
     def ignored(self, options: LoadOptions, settings: Settings) -> tuple[Notice, ...]:
@@ -141,7 +145,7 @@ class Backends:
                 f"backend {wanted.name!r} loads {', '.join(backend.formats)} models, this one is {format!r}; "
                 f"leave out the {wanted.by} to let corectl choose"
             )
-        return self._choice(backend, f"named by the {wanted.by}")
+        return self._choice(backend, f"named by the {wanted.by}", named=True)
 
     def _none_for(self, format: str, loading: Sequence[Backend], adapters: bool) -> str:
         reasons = [f"{item.name}: {self._why_not(item, adapters)}" for item in loading]
@@ -149,9 +153,11 @@ class Backends:
             return f"no backend for {format} models can be used here ({'; '.join(sorted(reasons))})"
         return f"no installed backend loads {format!r} models; see 'corectl plugins'"
 
-    def _choice(self, backend: Backend, reason: str) -> Choice:
+    def _choice(self, backend: Backend, reason: str, *, named: bool = False) -> Choice:
         says = self._availability[backend.name]
-        return Choice(backend=backend, variant=says.variant, reason=reason, ignores=says.ignores)
+        return Choice(
+            backend=backend, variant=says.variant, reason=reason, named=named, ignores=says.ignores
+        )
 
 
 def _availability(backend: Backend) -> Availability:

@@ -47,14 +47,15 @@ Phase = Literal["loading", "ready", "stopping"]
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """A request for a model. `keep_alive` is in seconds, `arrived` on the clock that all events use.
 
-    A context that is `automatic` may be lowered when the model is loaded. `backend` is the one that it comes to,
-    whether the options name one or not.
+    A context that is `automatic` may be lowered when the model is loaded. `backend` is the one that it comes to, and
+    `backend_named` says that no other one will do: options, the model's name or the server's settings ask for it.
     """
 
     id: int
     model: str
     options: LoadOptions
     backend: str = ""
+    backend_named: bool = False
     keep_alive: float
     arrived: float
     automatic: bool = False
@@ -90,11 +91,13 @@ class Entry(msgspec.Struct, kw_only=True):
 
     def suits(self, request: Request) -> bool:
         """True if the request can use the model as it is loaded. Options that it leaves open suit any value."""
+        if request.backend_named and request.backend != self.backend:
+            return False
         for field in LoadOptions.__struct_fields__:
-            wanted, there = getattr(request.options, field), getattr(self.options, field)
             if field == "backend":
-                there = self.backend
-            elif field == "num_ctx" and not request.automatic:
+                continue
+            wanted, there = getattr(request.options, field), getattr(self.options, field)
+            if field == "num_ctx" and not request.automatic:
                 # A context that was asked for must be there; one that was not is what the load has made of it.
                 there = self.num_ctx
             if wanted is not None and wanted != there:

@@ -188,7 +188,7 @@ class Scheduler:
         self, id: int, model: Model, options: LoadOptions, keep_alive: float | None
     ) -> Request:
         context = await self.machine.context(model, options.num_ctx, options.backend)
-        backend = self.machine.choose(model, options.backend).backend.name
+        choice = self.machine.choose(model, options.backend)
         if self._closing:
             raise Busy(CLOSING)
         # How many accelerators there are may not have been known before.
@@ -197,7 +197,8 @@ class Scheduler:
             id=id,
             model=model.key,
             options=msgspec.structs.replace(options, num_ctx=context.num_ctx),
-            backend=backend,
+            backend=choice.backend.name,
+            backend_named=choice.named,
             keep_alive=self._settings.keep_alive if keep_alive is None else keep_alive,
             arrived=asyncio.get_running_loop().time(),
             automatic=context.automatic,
