@@ -44,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     remote_hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     max_body: int = 64 * 2**20
+    import_folders: tuple[str, ...] = ()
     prune: bool = True
     log_level: str = "info"
     log_format: str = "text"

@@ -196,6 +196,12 @@ SETTINGS = (
         help="largest JSON request in bytes (uploads of model files are not limited by it)",
     ),
     Setting(
+        name="import_folders",
+        variables=("CORECTL_IMPORT_FOLDERS",),
+        parse=readers.words,
+        help="folders of this machine whose files create requests may name by their paths; empty: none",
+    ),
+    Setting(
         name="prune",
         variables=("OLLAMA_NOPRUNE",),
         parse=readers.inverted,

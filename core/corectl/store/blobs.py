@@ -176,7 +176,7 @@ class BlobStore:
         """
         self.path_of(digest)
         with LocalFile.open(path) as file:
-            return self.link(file, digest) or self._copy(file, digest)
+            return self.link(file, digest) or self.copy(file, digest)
 
     def link(self, file: LocalFile, digest: str) -> StoredBlob | None:
         """Store an open file without copying its bytes: as a clone, or else as a hard link, with the digest trusted.
@@ -227,7 +227,8 @@ class BlobStore:
         )
         return msgspec.structs.replace(stored, created=True)
 
-    def _copy(self, file: LocalFile, digest: str) -> StoredBlob:
+    def copy(self, file: LocalFile, digest: str) -> StoredBlob:
+        """Store the bytes of an open file, which must have this digest. Raises `BadRequest` and `OSError`."""
         with self.writer() as out:
             for piece in file.pieces():
                 out.write(piece)

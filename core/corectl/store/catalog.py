@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from hashlib import sha256
@@ -49,6 +50,7 @@ class Catalog:
         self.manifests = ManifestStore(root)
         self.lock = StoreLock(root)
         self._holds = Holds(root)
+        self.verifying = threading.Lock()
         self._registries = tuple(registries)
         self._prune = prune
 

@@ -1,0 +1,64 @@
+"""Files of the server that a create request names by their paths, where the operator has allowed that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from corectl.errors import BadRequest, Forbidden
+from corectl.progress import Progress, Report
+from corectl.store.blobs import BlobStore
+from corectl.store.local_file import LocalFile
+
+
+class Imports:
+    """Takes files from some `folders` into a store. Its methods block: files are read as a whole."""
+
+    def __init__(self, blobs: BlobStore, folders: Iterable[str]) -> None:
+        self._blobs = blobs
+        self._folders = [Path(folder).expanduser().resolve() for folder in folders]
+
+    def take(
+        self, files: dict[str, str] | None, created: list[str], report: Report, *, in_place: bool
+    ) -> dict[str, str] | None:
+        """The same files, with the digest of a blob in the place of each absolute path.
+
+        With `in_place` such a blob refers to its file, otherwise it is a link or a copy. New blobs are added to
+        `created`. Raises `Forbidden` for a path in no allowed folder, whether there is a file or not; `BadRequest`.
+        """
+        if files is None:
+            return None
+        places = {name: self._allowed(name, text) for name, text in files.items() if Path(text).is_absolute()}
+        return {
+            **files,
+            **{name: self._take(*place, created, report, in_place) for name, place in places.items()},
+        }
+
+    def _allowed(self, name: str, text: str) -> tuple[Path, Path]:
+        """The folder that the file of this name lies in, and where it really lies."""
+        try:
+            real = Path(text).resolve()
+        except (OSError, RuntimeError, ValueError):  # a loop of links, or a path that cannot be one
+            real = None
+        for folder in self._folders:
+            if real is not None and real != folder and real.is_relative_to(folder):
+                return folder, real
+        raise Forbidden(
+            f'the path of "{name[:200]}" lies in no folder that this server takes files from; '
+            "its operator may allow that folder in the setting import_folders (CORECTL_IMPORT_FOLDERS)"
+        )
+
+    def _take(self, folder: Path, path: Path, created: list[str], report: Report, in_place: bool) -> str:
+        try:
+            file = LocalFile.open_inside(folder, path)
+        except OSError as exc:
+            raise BadRequest(f"the file {path} cannot be read: {exc.strerror}") from exc
+        with file:
+            digest = file.digest(lambda read: report(Progress(f"reading {path.name}", "", file.size, read)))
+            if in_place:
+                stored = self._blobs.refer(file, digest)
+            else:
+                stored = self._blobs.link(file, digest) or self._blobs.copy(file, digest)
+        if stored.created:
+            created.append(digest)
+        return digest
