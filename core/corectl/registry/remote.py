@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import httpx
 import msgspec
 
 from corectl.model.manifest import Layer
 from corectl.model.name import ModelName
+
+if TYPE_CHECKING:
+    # Plugins are loaded in every runner too, and there it would be 70 ms for nothing.
+    import httpx
 
 
 class Origin(msgspec.Struct, frozen=True):
