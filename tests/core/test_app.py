@@ -21,6 +21,7 @@ from corectl.plugins import PluginHost
 from corectl.server.app import build_app
 from corectl.server.body import AnyRequest, read_body
 from corectl.server.services import Services
+from corectl.transfer.service import Transfers
 
 
 class Frontend:
@@ -128,6 +129,7 @@ class Server:
                 plugins=plugins,
                 catalog=unused,
                 scheduler=cast(Any, self.scheduler),
+                transfers=Transfers(Settings(), {}, unused),
             )
         )
 

@@ -20,6 +20,7 @@ from corectl.scheduler.scheduler import Scheduler
 from corectl.scheduler.state import Model
 from corectl.server.services import Services
 from corectl.store.catalog import Catalog
+from corectl.transfer.service import Transfers
 from tests.core import stories
 from tests.core.remote_fake import FakeBackend, FakeHost, make, stub
 
@@ -39,7 +40,14 @@ def services(tmp_path: Path) -> Services:
     plugins = PluginHost()
     plugins.policies["default"] = stories.Policy()
     scheduler = Scheduler(Settings(), plugins)
-    return Services(settings=Settings(), plugins=plugins, catalog=Catalog(tmp_path), scheduler=scheduler)
+    catalog = Catalog(tmp_path)
+    return Services(
+        settings=Settings(),
+        plugins=plugins,
+        catalog=catalog,
+        scheduler=scheduler,
+        transfers=Transfers(Settings(), {}, catalog),
+    )
 
 
 def model(

@@ -34,6 +34,8 @@ def build_app(services: Services) -> Litestar:
                 yield
         finally:
             services.plugins.emit("corectl_server_stopping")
+            services.workshop.close()
+            await services.transfers.close()
             await services.scheduler.shutdown()
             await services.remotes.close()
             await asyncio.to_thread(services.plugins.close)

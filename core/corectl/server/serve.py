@@ -28,7 +28,9 @@ from corectl.server.guard import Guard
 from corectl.server.log import start_log
 from corectl.server.request_log import RequestLog
 from corectl.server.services import Services
+from corectl.server.workshop import Workshop
 from corectl.store.catalog import Catalog
+from corectl.transfer.service import Transfers
 
 log = logging.getLogger("corectl")
 
@@ -109,6 +111,7 @@ def build_services(settings: config.Settings) -> Services:
         plugins=plugins,
         catalog=catalog,
         scheduler=Scheduler(settings, plugins),
+        transfers=Transfers(settings, plugins.remote_registries, catalog),
         remotes=remotes,
     )
 

@@ -25,13 +25,13 @@ from corectl.model.templates import Templates, chat_template, fill_template, tem
 from corectl.plugins import PluginHost
 from corectl.remote.model import RemoteModel
 from corectl.remote.remotes import Remotes
-from corectl.runner.engine import ModelSpec, Quantizer
-from corectl.runner.quantize import QuantizeJob, quantize
-from corectl.scheduler.backends import Choice, wanted_backend
+from corectl.runner.engine import ModelSpec
+from corectl.scheduler.backends import Backends, Choice, wanted_backend
 from corectl.scheduler.scheduler import Scheduler
 from corectl.scheduler.state import AnyModel, Model
+from corectl.server.workshop import Workshop
 from corectl.store.catalog import Catalog
-from corectl.store.folder import Recognised
+from corectl.transfer.service import Transfers
 
 T = TypeVar("T")
 
@@ -45,7 +45,11 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     plugins: PluginHost
     catalog: Catalog
     scheduler: Scheduler
+    transfers: Transfers
     remotes: Remotes = msgspec.field(default_factory=lambda: Remotes(Settings(), {}))
+    workshop: Workshop = msgspec.field(
+        default_factory=lambda: Workshop(Settings(), PluginHost(), Backends({}), lambda: ())
+    )
 
     async def find(self, name: ModelName) -> ModelRecord | None:
         """The model of that name, stored or offered by a registry."""
@@ -102,32 +106,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             known = ", ".join(sorted(self.plugins.formats)) or "none"
             raise NotSupported(f"no plugin knows the model format {format_name!r}; known: {known}")
         return kind.describe(files)
-
-    def recognise(self, files: ModelFiles) -> Recognised | None:
-        """What a set of files is that somebody wants to make a model of. For worker threads: it reads files.
-
-        Raises `BadModelFile`, and `NotSupported` for a format that no backend here can load.
-        """
-        for name, kind in sorted(self.plugins.formats.items()):
-            if kind.claims(files):
-                description = kind.describe(files)
-                self.scheduler.machine.backends.choose(format=name)
-                return Recognised(name, description)
-        return None
-
-    def quantize(self, format: str, files: ModelFiles, target: str, folder: Path) -> None:
-        """Writes a model to an empty folder with smaller weights. For worker threads: it takes minutes.
-
-        Raises `BadRequest` for a target that is not known, `NotSupported` and `LoadFailed`.
-        """
-        backend = self.scheduler.machine.backends.choose(format=format).backend
-        if not isinstance(backend, Quantizer):
-            raise NotSupported(f"quantize is not supported for {format} models by the backend {backend.name}")
-        if target not in backend.quantizations:
-            known = ", ".join(backend.quantizations)
-            raise BadRequest(f"unsupported quantization type {target[:32]} - supported types are {known}")
-        plugin = self.plugins.plugin_of("corectl_backends", backend.name)
-        quantize(QuantizeJob(plugin=plugin, backend=backend.name, files=files, target=target, folder=folder))
 
     def backend(self, record: ModelRecord) -> Choice:
         """The backend that a model would be loaded with now. For worker threads: it may ask the hardware probes.

@@ -1,0 +1,96 @@
+"""What servers answer when they are asked for a blob: whether it is what was asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import httpx
+
+from corectl.errors import CorectlError, NotFound, RemoteError
+from corectl.transfer.client import MAX_TEXT, refuse_encoded
+from corectl.transfer.parts import Part
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
+_LENGTH = re.compile(r"\d{1,18}")
+
+
+class Broken(Exception):
+    """A try has failed; another one may not."""
+
+
+class Expired(Broken):
+    """The address is no longer good, or never was."""
+
+
+class NoRanges(Exception):
+    """The server gives the whole blob or nothing."""
+
+
+class DigestMismatch(RemoteError):
+    code = "digest_mismatch"
+
+    def __init__(self, wanted: str, got: str) -> None:
+        super().__init__(f"digest mismatch, file must be downloaded again: want {wanted}, got {got}")
+
+
+def range_of(part: Part) -> Mapping[str, str]:
+    """The header that asks for what is missing of a part."""
+    return {"range": f"bytes={part.front}-{part.end - 1}"}
+
+
+async def check(response: httpx.Response, size: int, part: Part | None) -> None:
+    """Whether a reply is what was asked for: what is missing of a part, or the whole blob.
+
+    `size` is 0 where nobody knows it. Raises `Broken`, `NoRanges`, `NotFound`, `RemoteError`.
+    """
+    status = response.status_code
+    if part is not None and status in (200, 416):
+        raise NoRanges
+    if status != (200 if part is None else 206):
+        raise await _refusal(response)
+    refuse_encoded(response)
+    if part is not None:
+        _check_range(response.headers.get("content-range", ""), size, part)
+    length = response.headers.get("content-length")
+    if length is None:
+        return
+    if part is None and size and length.strip() != str(size):
+        raise RemoteError(f"the registry has {length[:20]} bytes for a blob that has {size} in the manifest")
+    if part is not None and length.strip() != str(part.end - part.front):
+        raise Broken(f"a part of {length[:20]} bytes came where {part.end - part.front} were asked for")
+
+
+def _check_range(text: str, size: int, part: Part) -> None:
+    found = _CONTENT_RANGE.fullmatch(text.strip())
+    if found is None or (int(found[1]), int(found[2])) != (part.front, part.end - 1):
+        raise Broken(f"another range came than was asked for ({text[:60] or 'none'})")
+    if found[3] != "*" and int(found[3]) != size:
+        raise RemoteError(f"the registry has {found[3]} bytes for a blob that has {size} in the manifest")
+
+
+def length_of(response: httpx.Response) -> int:
+    """How long the body says it is; 0 if it does not."""
+    text = response.headers.get("content-length", "").strip()
+    return int(text) if _LENGTH.fullmatch(text) else 0
+
+
+async def _refusal(response: httpx.Response) -> CorectlError | Broken:
+    status = response.status_code
+    if status in (404, 410):
+        return NotFound("file does not exist")
+    text = await _text(response)
+    said = f"{status}: {text}" if text else f"status {status}"
+    if status in (401, 403):
+        return Expired(said)
+    if status in (408, 425, 429) or status >= 500:
+        return Broken(said)
+    return RemoteError(said)
+
+
+async def _text(response: httpx.Response) -> str:
+    """The first piece of what an error says."""
+    async for piece in response.aiter_raw():
+        text = piece[: 4 * MAX_TEXT].decode("utf-8", "replace")
+        return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:MAX_TEXT]
+    return ""

@@ -1,0 +1,149 @@
+"""The HTTP client of all transfers, and whole replies that are read with it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import ssl
+from collections.abc import Mapping
+from http.cookiejar import DefaultCookiePolicy
+
+import certifi
+import httpcore
+import httpx
+import msgspec
+
+from corectl import __version__
+from corectl.errors import RemoteError, RemoteUnreachable
+
+CONNECT_SECONDS = 30.0
+ANSWER_SECONDS = 60.0
+MAX_ANSWER = 2**22
+"""Bytes of a reply that is read as a whole."""
+
+MAX_TEXT = 500
+"""Characters of somebody else's text that are passed on."""
+
+OLLAMA_LEVEL = "0.33.0"
+"""The version of Ollama that registries are told: they hold back models that need a newer one."""
+
+READ_BYTES = 2**20
+"""What a connection may read at once. With the library's 64 kB its own work costs more than the bytes."""
+
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A reply that was read as a whole."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """What it says, in one line, cut, and without what would disturb a terminal."""
+        text = self.body[: 8 * MAX_TEXT].decode("utf-8", "replace")
+        printable = "".join(char if char.isprintable() else " " for char in text)
+        return " ".join(printable.split())[:MAX_TEXT]
+
+
+def user_agent() -> str:
+    """As registries know it: they give a model only to programs that are new enough for it."""
+    machine = platform.machine().lower()
+    where = f"{_MACHINES.get(machine, machine)} {platform.system().lower()}"
+    return f"ollama/{OLLAMA_LEVEL} ({where}) Python/{platform.python_version()} corectl/{__version__}"
+
+
+def make_client() -> httpx.AsyncClient:
+    """A client that takes proxies and certificates from the environment, and follows nothing by itself."""
+    httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = READ_BYTES
+    client = httpx.AsyncClient(
+        verify=_trusted(),
+        headers={"user-agent": user_agent(), "accept-encoding": "identity"},
+        timeout=httpx.Timeout(CONNECT_SECONDS, pool=None),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+    )
+    # A cookie is a credential as well, and no registry needs one.
+    client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    return client
+
+
+def _trusted() -> ssl.SSLContext:
+    """The authorities that the environment names; else those of the system, and those that browsers trust."""
+    context = ssl.create_default_context()
+    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+        context.load_verify_locations(certifi.where())
+    return context
+
+
+async def ask(
+    http: httpx.AsyncClient,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    content: bytes | None = None,
+    limit: int = MAX_ANSWER,
+    seconds: float = ANSWER_SECONDS,
+) -> Answer:
+    """One request, and its reply of at most `limit` bytes, all of it in so many seconds. No redirect is followed.
+
+    Raises `RemoteUnreachable`, and `RemoteError` for a reply that is too long, or compressed.
+    """
+    try:
+        request = http.build_request(method, url, headers=dict(headers or {}), content=content)
+        # Single bytes, one every few seconds, would never run into the client's own timeouts.
+        async with asyncio.timeout(seconds):
+            response = await http.send(request, stream=True)
+            try:
+                return Answer(response.status_code, response.headers, await _whole(response, limit))
+            finally:
+                await response.aclose()
+    except TimeoutError:
+        raise unreachable(method, url, f"no answer within {seconds:.0f} seconds") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as exc:
+        raise unreachable(method, url, exc) from exc
+
+
+async def _whole(response: httpx.Response, limit: int) -> bytes:
+    if response.request.method == "HEAD":
+        return b""
+    refuse_encoded(response)
+    body = bytearray()
+    async for piece in response.aiter_raw():
+        body += piece
+        if len(body) > limit:
+            raise RemoteError(f'"{shown(str(response.url))}" sent more than {limit} bytes')
+    return bytes(body)
+
+
+def refuse_encoded(response: httpx.Response) -> None:
+    """Raises `RemoteError` for a compressed body: nobody has asked for one, and it may have no end unpacked."""
+    encoding = response.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise RemoteError(f'"{shown(str(response.url))}" sent a compressed body ({encoding[:32]})')
+
+
+def unreachable(method: str, url: str, reason: Exception | str) -> RemoteUnreachable:
+    """The error for a request that got no reply."""
+    text = reason if isinstance(reason, str) else _cause(reason)
+    return RemoteUnreachable(f'{method.capitalize()} "{shown(url)}": {text}')
+
+
+def shown(url: str) -> str:
+    """An address for people: signed addresses are credentials, and their secrets stand after the question mark."""
+    return url.partition("?")[0][:MAX_TEXT]
+
+
+def _cause(exc: BaseException) -> str:
+    """The deepest text of an error: the library wraps what the system says several times."""
+    if isinstance(exc, httpx.TimeoutException):
+        return "timeout"
+    seen: BaseException = exc
+    while (under := seen.__cause__ or seen.__context__) is not None:
+        seen = under
+    if isinstance(seen, OSError) and seen.strerror:
+        return seen.strerror.lower()
+    return str(seen) or str(exc) or type(exc).__name__
