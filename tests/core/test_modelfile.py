@@ -1,9 +1,11 @@
 """Modelfiles: what is read, what is refused, and that what is written reads back."""
 
+import os
+import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corectl.errors import BadRequest
@@ -16,6 +18,8 @@ from corectl.model.modelfile import (
     quote,
     render,
 )
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
 
 
 def pairs(text: str | bytes) -> list[tuple[str, str]]:
@@ -126,14 +130,15 @@ COMMANDS = (
             "FROM x\nPARAMETER system y",
             '(line 2): "system" is a command, it cannot be the name of a parameter',
         ),
-        ("FROM", "unexpected EOF"),
-        ("FROM x\nPARAMETER y", "unexpected EOF"),
-        ("FROM x\nPARAMETER", "unexpected EOF"),
-        ("FROM x\nMESSAGE system", "unexpected EOF"),
-        ("FROM x\nMESSAGE", "unexpected EOF"),
-        ('FROM x\nSYSTEM """This is a multiline system.""', "unexpected EOF"),
-        ('FROM x\nSYSTEM "', "unexpected EOF"),
-        ('FROM x\nSYSTEM """', "unexpected EOF"),
+        ("FROM", "(line 1): unexpected EOF"),
+        ("FROM x\nPARAMETER y", "(line 2): unexpected EOF"),
+        ("FROM x\nPARAMETER", "(line 2): unexpected EOF"),
+        ("FROM x\n\nMESSAGE system", "(line 3): unexpected EOF"),
+        ("FROM x\nMESSAGE", "(line 2): unexpected EOF"),
+        ('FROM x\nSYSTEM """This is a multiline system.""', "(line 2): unexpected EOF"),
+        ('FROM x\nSYSTEM "', "(line 2): unexpected EOF"),
+        ('FROM x\nSYSTEM """\na\nb', "(line 2): unexpected EOF"),
+        ('FROM x\nSYSTEM """"END\na\nb', "(line 2): unexpected EOF"),
     ],
 )
 def test_mistakes_are_named(text: str, error: str) -> None:
@@ -153,11 +158,65 @@ def test_mistakes_are_named(text: str, error: str) -> None:
         ("ends ", '"ends "'),
         ('"x"', '""""x""""'),
         ("", '""'),
+        ('a """\nb', '""""END\na """\nb\nEND""""'),
+        ('"END\na', '""""END\n"END\na\nEND""""'),
+        ('END""""\n"""\nb', '""""END1\nEND""""\n"""\nb\nEND1""""'),
+        ('"""\n\r', '""""END\n"""\n\r\nEND""""'),
     ],
 )
 def test_values_are_quoted_only_where_needed(value: str, quoted: str) -> None:
     assert quote(value) == quoted
     assert value_of(quoted) == value
+
+
+def test_a_fence_in_a_file_with_carriage_returns() -> None:
+    assert value_of('""""X\r\na"""\r\nb\r\nX""""\r') == 'a"""\r\nb'
+
+
+def test_what_looks_like_a_fence_and_is_never_closed_is_in_three_quotes() -> None:
+    assert value_of('""""X\na"""\n') == '"X\na'
+
+
+TEXT = st.one_of(
+    st.text(max_size=40),
+    st.text(alphabet='ab" \n\r\t#\\é', max_size=30),
+    st.lists(st.sampled_from(['"""', '""""', "END", "END1", "\n", "\r", " ", "x", '"']), max_size=12).map(
+        "".join
+    ),
+)
+KEYS = st.one_of(
+    st.sampled_from(["stop", "temperature", "num_ctx"]), st.from_regex(r"\S{1,12}", fullmatch=True)
+)
+RESERVED = {name.strip('"') for name in COMMANDS.replace("or ", "").split(", ")} - {"from"} | {"model"}
+ANY_COMMAND = st.one_of(
+    st.builds(Command, st.sampled_from(sorted(RESERVED - {"message", "parameter"})), TEXT),
+    st.builds(Command, KEYS.filter(lambda key: key.lower() not in RESERVED), TEXT),
+    st.builds(
+        lambda role, text: Command("message", f"{role}: {text}"),
+        st.sampled_from(["system", "user", "assistant"]),
+        TEXT,
+    ),
+)
+
+
+@settings(max_examples=EXAMPLES)
+@given(st.lists(ANY_COMMAND, max_size=6), TEXT, st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
+def test_everything_that_is_written_reads_the_same(commands: list[Command], base: str, encoding: str) -> None:
+    commands = [*commands, Command("model", base)]
+    assert parse(render(commands)) == commands
+    assert parse(render(commands).encode(encoding)) == commands
+
+
+@settings(max_examples=EXAMPLES)
+@given(st.one_of(TEXT, st.binary(max_size=60)), st.sampled_from(["FROM x\n", "FROM x\nSYSTEM ", ""]))
+def test_any_text_is_read_or_refused(text: str | bytes, before: str) -> None:
+    whole = before.encode() + text if isinstance(text, bytes) else before + text
+    try:
+        commands = parse(whole)
+    except BadRequest as error:
+        assert len(error.message) < 500
+    else:
+        assert parse(render(commands)) == commands
 
 
 @given(st.text(alphabet='ab" \n\r\t#\\é', max_size=30))
@@ -172,6 +231,12 @@ def test_what_was_read_is_written_so_that_it_reads_the_same(text: str) -> None:
 def test_a_hostile_value_takes_linear_time() -> None:
     with pytest.raises(BadRequest, match="unexpected EOF"):
         parse('FROM x\nSYSTEM """\n' + '"\n' * 300_000)
+
+
+def test_many_fences_that_are_not_closed_are_read_soon() -> None:
+    started = time.process_time()
+    assert len(parse("FROM x\n" + 'SYSTEM """"A"""\n' * 20_000 + 'SYSTEM """"A\n"""\n' * 2_000)) == 22_001
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 A value is bare (to the end of the line, trimmed), or stands in one or three double quotes. Then it may run
 over several lines, and ends with the line that ends in the closing quotes. There are no escapes inside.
+
+So a text of which some line ends in three quotes has none of these forms. For it there is one of our own: four quotes
+and a word, the lines of the text, and a line of that word and four quotes.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -43,6 +46,7 @@ _RESERVED = frozenset((*_COMMANDS, "model")) - {"from"}
 _ROLES = ("system", "user", "assistant")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|$)")
 _WORD = re.compile(r"\S+")
+_FENCE = re.compile(r'"{4}(\w+)')
 
 _INTEGERS = frozenset(
     {
@@ -129,10 +133,12 @@ def _command(line: str, number: int, lines: Sequence[str]) -> tuple[Command, int
         if name == "parameter" and key.lower() in _RESERVED:
             raise BadRequest(f'(line {number}): "{key}" is a command, it cannot be the name of a parameter')
         name, prefix = (key, "") if name == "parameter" else (name, f"{key}: ")
-    if not rest:
-        raise BadRequest("unexpected EOF")
-    value, used = _value(rest, lines)
+    value, used = _value(rest, lines) or _end(number)
     return Command("model" if name == "from" else name, prefix + value), used
+
+
+def _end(number: int) -> NoReturn:
+    raise BadRequest(f"(line {number}): unexpected EOF")
 
 
 def _split_word(text: str) -> tuple[str, str]:
@@ -140,11 +146,13 @@ def _split_word(text: str) -> tuple[str, str]:
     return (found[0], text[found.end() :].lstrip()) if found else ("", "")
 
 
-def _value(rest: str, lines: Sequence[str]) -> tuple[str, int]:
-    """The value that starts with `rest`, the trimmed end of the first line."""
+def _value(rest: str, lines: Sequence[str]) -> tuple[str, int] | None:
+    """The value that starts with `rest`, the trimmed end of the first line, and its lines; None if it does not end."""
+    if (fence := _FENCE.fullmatch(rest)) and (fenced := _fenced(fence[1], lines)):
+        return fenced
     quotes = '"""' if rest.startswith('"""') else '"' if rest.startswith('"') else ""
     if not quotes:
-        return rest, 1
+        return (rest, 1) if rest else None
     # What was trimmed from the first line belongs to the value if this line does not end it.
     first = lines[0][lines[0].rindex(rest) :]
     pieces = [first]
@@ -155,8 +163,18 @@ def _value(rest: str, lines: Sequence[str]) -> tuple[str, int]:
         pieces.append(following)
         ended = following.rstrip().endswith(quotes)
     if not ended:
-        raise BadRequest("unexpected EOF")
+        return None
     return "".join(pieces).rstrip()[len(quotes) : -len(quotes)], len(pieces)
+
+
+def _fenced(word: str, lines: Sequence[str]) -> tuple[str, int] | None:
+    """The lines up to the one that closes the fence; None if there is none."""
+    for number, line in enumerate(lines[1:], 1):
+        if line.rstrip("\r\n") == f'{word}""""':
+            # The end of the last line belongs to the fence; it is what the first line has.
+            end = "\r\n" if lines[0].endswith("\r\n") else "\n"
+            return "".join(lines[1:number]).removesuffix(end), number + 1
+    return None
 
 
 def quote(value: str) -> str:
@@ -164,7 +182,22 @@ def quote(value: str) -> str:
     if value and value == value.strip() and not value.startswith('"') and not re.search(r"[\r\n]", value):
         return value
     quotes = '"""' if '"' in value else '"'
-    return f"{quotes}{value}{quotes}"
+    quoted = f"{quotes}{value}{quotes}"
+    return quoted if _reads_as(quoted, value) else _fence(value)
+
+
+def _reads_as(text: str, value: str) -> bool:
+    """Whether the text is read as the value, whatever comes after it: what looks like a fence might be closed there."""
+    lines = _LINE.findall(text)
+    start = lines[0].strip()
+    return not _FENCE.fullmatch(start) and _value(start, lines) == (value, len(lines) - 1)
+
+
+def _fence(value: str) -> str:
+    word, number = "END", 1
+    while f'{word}""""' in value:
+        word, number = f"END{number}", number + 1
+    return f'""""{word}\n{value}\n{word}""""'
 
 
 def render(commands: Iterable[Command]) -> str:
@@ -274,11 +307,8 @@ def show_modelfile(
         "# To build a new Modelfile based on this, replace FROM with:\n"
         f"# FROM {record.name.short}\n\n"
     )
-    base = str(record.weights) if record.weights is not None else record.config.remote_model
     wanted = [
-        ("model", base),
-        *(("adapter", str(path)) for path in record.paths(MediaType.ADAPTER)),
-        *(("model", str(path)) for path in record.paths(MediaType.PROJECTOR)),
+        *_sources(record),
         ("template", template_text(record)),
         ("system", system or record.system or ""),
         ("renderer", record.config.renderer),
@@ -290,4 +320,28 @@ def show_modelfile(
     commands += [Command(key, _plain(value)) for key, value in _flat(parameters)]
     commands += [Command("license", text) for text in record.licenses]
     commands += [Command("message", f"{message.role}: {message.content}") for message in record.messages]
-    return head + render(commands)
+    said = [command for command in commands if _can_be_said(command)]
+    if len(said) < len(commands):
+        head += (
+            "# Left out, for no Modelfile can say it: messages of other roles, or odd names of parameters\n\n"
+        )
+    return head + render(said)
+
+
+def _sources(record: ModelRecord) -> list[tuple[str, str]]:
+    """The files that the model is made of, where they say it all; else the model's own name, which brings them."""
+    weights = record.paths(MediaType.MODEL)
+    if gguf_of(record) is None or len(weights) != 1:
+        return [("model", record.name.short)]
+    return [
+        ("model", str(weights[0])),
+        *(("adapter", str(path)) for path in record.paths(MediaType.ADAPTER)),
+        *(("model", str(path)) for path in record.paths(MediaType.PROJECTOR)),
+    ]
+
+
+def _can_be_said(command: Command) -> bool:
+    try:
+        return parse(render([Command("model", "x"), command]))[1:] == [command]
+    except BadRequest:
+        return False
