@@ -20,6 +20,8 @@ from corectl_ollama.generate import generate
 from corectl_ollama.models import copy, ps, show, tags
 from corectl_ollama.models import delete as delete_model
 from corectl_ollama.plan import plan
+from corectl_ollama.pull import pull
+from corectl_ollama.push import push
 from corectl_ollama.render import render
 from corectl_ollama.replies import reply
 from corectl_ollama.rerank import rerank, v1_rerank
@@ -88,6 +90,14 @@ def _model_routes(services: Services) -> list[Any]:
     async def post_create(request: AnyRequest) -> Response[Any]:
         return await create_model(services, await _body(request, services, schema.CreateRequest))
 
+    @post("/api/pull")
+    async def post_pull(request: AnyRequest) -> Response[Any]:
+        return await pull(request, services, await _body(request, services, schema.TransferRequest))
+
+    @post("/api/push")
+    async def post_push(request: AnyRequest) -> Response[Any]:
+        return await push(request, services, await _body(request, services, schema.TransferRequest))
+
     @head("/api/blobs/{digest:str}")
     async def head_blobs(digest: str) -> Response[None]:
         return await head_blob(services, digest)
@@ -96,7 +106,8 @@ def _model_routes(services: Services) -> list[Any]:
     async def post_blobs(request: AnyRequest, digest: str) -> Response[bytes]:
         return await post_blob(request, services, digest)
 
-    return [post_show, post_plan, post_copy, delete_delete, post_create, head_blobs, post_blobs]
+    changing = [post_copy, delete_delete, post_create, post_pull, post_push]
+    return [post_show, post_plan, *changing, head_blobs, post_blobs]
 
 
 def _inference_routes(services: Services) -> list[Any]:

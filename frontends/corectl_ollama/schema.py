@@ -152,6 +152,15 @@ class DeleteRequest(msgspec.Struct, kw_only=True):
     name: str = ""
 
 
+class TransferRequest(msgspec.Struct, kw_only=True):
+    """A pull or a push."""
+
+    model: str = ""
+    name: str = ""
+    insecure: bool = False
+    stream: bool = True
+
+
 class CreateRequest(msgspec.Struct, kw_only=True):
     model: str = ""
     name: str = ""
