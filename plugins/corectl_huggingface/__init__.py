@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from corectl import hookimpl
 from corectl.registry.base import LocalRegistry
+from corectl.registry.remote import RemoteRegistry
 from corectl_huggingface.cache import HuggingFaceCache
+from corectl_huggingface.registry import HuggingFace
 
 corectl_api = 1
 
@@ -12,3 +14,8 @@ corectl_api = 1
 @hookimpl
 def corectl_registries() -> list[LocalRegistry]:
     return [HuggingFaceCache()]
+
+
+@hookimpl
+def corectl_remote_registries() -> list[RemoteRegistry]:
+    return [HuggingFace()]

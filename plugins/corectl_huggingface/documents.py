@@ -17,6 +17,8 @@ from corectl.model.manifest import CONFIG_TYPE, Layer, Manifest, ModelConfig
 MAX_INDEX = 32 << 20
 """Bytes of any JSON document. An index names every tensor."""
 
+MAX_MODULES = 32
+
 _TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
@@ -37,6 +39,8 @@ def shards_of(index: bytes) -> set[str]:
 def modules_of(modules: bytes) -> tuple[str, ...]:
     """The folders of a model's further layers, as sentence-transformers lists them. Raises `BadModelFile`."""
     found = _decoded(modules, "modules.json", list[dict[str, Any]])
+    if len(found) > MAX_MODULES:
+        raise BadModelFile(f"modules.json names more than {MAX_MODULES} modules")
     return tuple(path for module in found if isinstance(path := module.get("path"), str) and path)
 
 

@@ -6,8 +6,6 @@ import os
 import re
 from pathlib import Path
 
-import httpx
-
 from corectl.errors import BadRequest, CorectlError
 from corectl.model.files import read_small
 
@@ -15,6 +13,9 @@ HUB = "https://huggingface.co"
 HOSTS = ("hf.co", "huggingface.co")
 """The hosts in names that stand for the hub, whichever server that is."""
 
+_ADDRESS = re.compile(
+    r"https?://([A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[A-Za-z0-9_.~-]+)*"
+)
 _TOKEN = re.compile(r"[!-~]{1,512}")
 
 
@@ -23,22 +24,21 @@ def cache_folder() -> Path:
     return _path("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") or _home() / "hub"
 
 
-def endpoint() -> httpx.URL:
-    """The address of the hub: `HF_ENDPOINT`, or else the public one. Raises `BadRequest` if it is none."""
-    text = os.environ.get("HF_ENDPOINT") or HUB
-    try:
-        url = httpx.URL(text.rstrip("/"))
-    except httpx.InvalidURL:
-        url = httpx.URL("")
-    if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query or url.fragment:
+def endpoint() -> str:
+    """The address of the hub, without a slash at its end: `HF_ENDPOINT`, or else the public one.
+
+    Raises `BadRequest` if it is none.
+    """
+    found = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
+    if not _ADDRESS.fullmatch(found):
         raise BadRequest("HF_ENDPOINT is no address of a server, such as https://huggingface.co")
-    return url
+    return found
 
 
 def hosts() -> tuple[str, ...]:
     """The hosts in names that are the hub's."""
     try:
-        own = endpoint().netloc.decode("ascii")
+        own = endpoint().split("/")[2]
     except BadRequest:
         return HOSTS
     return tuple(dict.fromkeys((*HOSTS, own)))

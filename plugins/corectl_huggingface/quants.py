@@ -16,7 +16,7 @@ from corectl.errors import NotFound
 
 SUFFIX = ".gguf"
 
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})", re.IGNORECASE)
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 _QUANT = re.compile(
     r"(?<![A-Z0-9])"
     r"((?:UD-)?(?:I?Q\d_[0-9A-Z]+(?:_(?:XXS|XS|S|M|L|XL|XXL|[48]_[48]))?|TQ[12]_0|(?:BF|FP?)(?:16|32)"
@@ -125,7 +125,7 @@ def _together(paths: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def _is_gguf(path: str) -> bool:
-    return path.lower().endswith(SUFFIX)
+    return path.endswith(SUFFIX)
 
 
 def _is_weights(path: str) -> bool:
