@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import httpx
+from typing import TYPE_CHECKING
 
 from corectl.registry.remote import Origin, RegistrySession
+
+if TYPE_CHECKING:
+    import httpx
 
 
 class OciRegistry:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import platform
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 from http.cookiejar import DefaultCookiePolicy
 
 import certifi
@@ -84,7 +84,7 @@ async def ask(
     url: str,
     *,
     headers: Mapping[str, str] | None = None,
-    content: bytes | None = None,
+    content: bytes | AsyncIterable[bytes] | None = None,
     limit: int = MAX_ANSWER,
     seconds: float = ANSWER_SECONDS,
 ) -> Answer:

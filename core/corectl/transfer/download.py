@@ -33,7 +33,6 @@ HASH_STEP = 2**23
 HASH_TURN = 2**26
 """Bytes that one turn takes at most: to cancel is to wait for it."""
 
-RAMP_SECONDS = 0.5
 MAX_EXPIRED = 3
 """Addresses in a row that are refused."""
 
@@ -153,11 +152,11 @@ class Download:
                 while waiting and len(running) < wanted:
                     running.add(loop.create_task(self._fetch_part(waiting.popleft())))
                 done, running = await asyncio.wait(
-                    running, timeout=RAMP_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    running, timeout=self._rules.ramp, return_when=asyncio.FIRST_COMPLETED
                 )
                 for task in done:
                     task.result()
-                if (seconds := loop.time() - since) >= RAMP_SECONDS:
+                if (seconds := loop.time() - since) >= self._rules.ramp:
                     if (self._completed - before) / seconds < self._rules.plenty:
                         wanted = min(2 * wanted, self._rules.parts)
                     since, before = loop.time(), self._completed

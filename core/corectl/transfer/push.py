@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from corectl.errors import BadRequest, NotSupported
 from corectl.model.manifest import Layer
-from corectl.model.name import ModelName
 from corectl.progress import Progress, Report
-from corectl.registry.remote import PushSession, RegistrySession
+from corectl.registry.remote import PushSession
 from corectl.store.catalog import Catalog
 from corectl.store.manifests import StoredManifest
 from corectl.transfer.offered import blobs_of
@@ -52,19 +50,3 @@ class Push:
             path = self._catalog.blobs.path_of(blob.digest)
             await self._session.upload(blob, path, sent)
         self._report(Progress(status, blob.digest, blob.size, blob.size))
-
-
-def pushable(session: RegistrySession, registry: str) -> PushSession:
-    """Raises `NotSupported` for a registry that models are only pulled from."""
-    if not isinstance(session, PushSession):
-        raise NotSupported(f"models cannot be pushed there: {registry} is only pulled from")
-    return session
-
-
-def stored_model(catalog: Catalog, name: ModelName) -> StoredManifest:
-    """What is to be pushed. It blocks. Raises `NotFound`, `BadModelFile`, `BadRequest` for what has no weights here."""
-    stored = catalog.manifests.read(name)
-    record = catalog.find(name)
-    if record is not None and record.config.remote_host:
-        raise BadRequest(f"model '{name.short}' runs on {record.config.remote_host} and cannot be pushed")
-    return stored

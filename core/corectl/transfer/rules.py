@@ -29,5 +29,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Between two events of one blob, and between two notes of how far its parts are."""
     piece: int = 2**21
     """Bytes that are written at once."""
+    ramp: float = 0.5
+    """After this long a download gets twice as many connections, up to one for each part."""
     plenty: float = 300 * MB
     """Bytes a second at which more connections are not worth their while."""

@@ -6,21 +6,20 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-
-import httpx
+from typing import TYPE_CHECKING
 
 from corectl.config import Settings
 from corectl.errors import BadRequest, CorectlError, NotFound, RemoteError
 from corectl.model.name import ModelName, parse_reference, split_scheme
 from corectl.progress import Progress, Report
-from corectl.registry.remote import Origin, RegistrySession, RemoteRegistry
+from corectl.registry.remote import Origin, RemoteRegistry
 from corectl.store.catalog import Catalog
-from corectl.transfer.client import make_client
+from corectl.store.manifests import StoredManifest
 from corectl.transfer.loop import Job, TransferLoop
-from corectl.transfer.pull import Pull
-from corectl.transfer.push import Push, pushable, stored_model
 from corectl.transfer.rules import Rules
-from corectl.transfer.sharing import Downloads
+
+if TYPE_CHECKING:
+    from corectl.transfer.work import Work
 
 log = logging.getLogger("corectl.transfer")
 
@@ -44,8 +43,7 @@ class Transfers:
         self._catalog = catalog
         self._rules = rules or Rules()
         self._loop = TransferLoop()
-        self._http: httpx.AsyncClient | None = None
-        self._downloads: Downloads | None = None
+        self._made: Work | None = None
 
     async def pull(self, text: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
         """Brings a model into the store; what it yields last is `success`.
@@ -56,12 +54,8 @@ class Transfers:
         name = _pullable(text)
         yield Progress("pulling manifest")
         origin = _origin(text, name, insecure)
-
-        async def job(report: Report) -> None:
-            http, downloads = self._tools()
-            await Pull(name, self._session(origin, http), self._catalog, downloads, report).run()
-
-        async with aclosing(self._loop.stream(self._guarded(job))) as steps:
+        registry = self._registry(name)
+        async with aclosing(self._run(lambda report: self._work().pull(registry, origin, report))) as steps:
             async for progress in steps:
                 yield progress
 
@@ -73,18 +67,15 @@ class Transfers:
         yield Progress("retrieving manifest")
         try:
             name = parse_reference(text).name
-            model = await asyncio.to_thread(stored_model, self._catalog, name)
+            model = await asyncio.to_thread(_stored, self._catalog, name)
         except (NotFound, BadRequest):
             yield Progress("couldn't retrieve manifest")
             raise
         origin = _origin(text, name, insecure)
-
-        async def job(report: Report) -> None:
-            http, _ = self._tools()
-            session = pushable(self._session(origin, http), self._registry(name).name)
-            await Push(model, session, self._catalog, self._rules, report).run()
-
-        async with aclosing(self._loop.stream(self._guarded(job))) as steps:
+        registry = self._registry(name)
+        async with aclosing(
+            self._run(lambda report: self._work().push(registry, origin, model, report))
+        ) as steps:
             async for progress in steps:
                 yield progress
 
@@ -93,17 +84,16 @@ class Transfers:
         await self._loop.close(self._end)
 
     async def _end(self) -> None:
-        if self._downloads is not None:
-            self._downloads.close()
-        if self._http is not None:
-            await self._http.aclose()
+        if self._made is not None:
+            await self._made.close()
 
-    def _tools(self) -> tuple[httpx.AsyncClient, Downloads]:
-        """Made when they are first needed, in the loop that they belong to."""
-        if self._http is None or self._downloads is None:
-            self._http = make_client()
-            self._downloads = Downloads(self._catalog.blobs, self._http, self._rules)
-        return self._http, self._downloads
+    def _work(self) -> Work:
+        """Made when it is first needed, in the loop that it belongs to: what it imports takes a while."""
+        if self._made is None:
+            from corectl.transfer.work import Work
+
+            self._made = Work(self._catalog, self._rules)
+        return self._made
 
     def _registry(self, name: ModelName) -> RemoteRegistry:
         """The first by name that has the host among its own, else the first that speaks to all others."""
@@ -115,24 +105,20 @@ class Transfers:
             raise BadRequest(f"no plugin speaks to the registry {name.host}; see 'corectl plugins'")
         return found
 
-    def _session(self, origin: Origin, http: httpx.AsyncClient) -> RegistrySession:
-        return self._registry(origin.name).session(origin, http)
+    def _run(self, job: Job) -> AsyncGenerator[Progress, None]:
+        """What a job reports; its errors are those that a client may see, whatever a plugin does."""
 
-    def _guarded(self, job: Job) -> Job:
-        """A job whose errors are those that a client may see, whatever a plugin does."""
-
-        async def run(report: Report) -> None:
+        async def guarded(report: Report) -> None:
             try:
                 await job(report)
             except (CorectlError, OSError):
                 raise
             except Exception as exc:
                 log.exception("a transfer failed")
-                raise RemoteError(
-                    f"the transfer failed: {type(exc).__name__}; the server's log says more", 500
-                ) from exc
+                text = f"the transfer failed: {type(exc).__name__}; the server's log says more"
+                raise RemoteError(text, 500) from exc
 
-        return run
+        return self._loop.stream(guarded)
 
 
 def _pullable(text: str) -> ModelName:
@@ -148,3 +134,12 @@ def _origin(text: str, name: ModelName, insecure: bool) -> Origin:
     if split_scheme(text)[0] == "http" and not insecure:
         raise BadRequest("insecure protocol http")
     return Origin(name, insecure)
+
+
+def _stored(catalog: Catalog, name: ModelName) -> StoredManifest:
+    """What is to be pushed. It blocks. Raises `NotFound`, `BadModelFile`, and `BadRequest` for what runs elsewhere."""
+    stored = catalog.manifests.read(name)
+    record = catalog.find(name)
+    if record is not None and record.config.remote_host:
+        raise BadRequest(f"model '{name.short}' runs on {record.config.remote_host}, and cannot be pushed")
+    return stored
