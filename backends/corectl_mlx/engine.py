@@ -1,8 +1,8 @@
-"""An MLX model as an engine: prompts one by one, and all sequences that generate in one batch. In the runner."""
+"""An MLX model as an engine: prompts one by one, and sequences that generate together. In the runner."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -24,11 +24,12 @@ from corectl.runner.engine import (
     Work,
 )
 from corectl.runner.sampling import Sampler, probabilities
-from corectl_mlx.caches import Caches, Layout, Rows, is_plain, trimmed
+from corectl_mlx.batches import Batches, divided
+from corectl_mlx.caches import Caches, Layout, is_plain, trimmed
 
 
 class _Sequence(msgspec.Struct):
-    """One sequence. `caches` is None while it has a row in the batch, `sampler` once it is only kept."""
+    """One sequence. `caches` is None while it has a row in a batch, `sampler` once it is only kept."""
 
     sampler: Sampler | None
     caches: Caches | None
@@ -52,7 +53,7 @@ class MlxEngine:
     def __init__(self, model: Any, tokenizer: Tokenizer, info: EngineInfo) -> None:
         self._model = model
         self._sequences: dict[int, _Sequence] = {}
-        self._rows = Rows()
+        self._batches = Batches()
         self._layout: Layout | None = None
         self.info = info
         self.tokenizer = tokenizer
@@ -96,45 +97,53 @@ class MlxEngine:
 
     def _generate(self, tokens: dict[int, int]) -> list[Sampled]:
         """One more token for each of these sequences."""
-        if len(tokens) == 1:
-            order = list(tokens)
-            caches = self._own(order[0])
-        else:
-            order, caches = self._arrange(tokens), self._rows.caches
-        inputs = mx.array([[tokens[id]] for id in order])
+        lengths = {id: self._sequences[id].length for id in tokens}
+        # What the pool has counted is all the memory that there is.
+        taken = sum(sequence.length for sequence in self._sequences.values()) + len(tokens)
+        groups = divided(lengths, self.info.cells - taken)
+        self._arrange([group for group in groups if len(group) > 1])
+        drawn: list[Sampled] = []
+        for rows in self._batches.rows:
+            drawn += self._draw(rows.ids, rows.caches, tokens)
+        for group in groups:
+            if len(group) == 1:
+                drawn += self._draw(group, self._own(group[0]), tokens)
+        return drawn
+
+    def _draw(self, ids: Sequence[int], caches: Caches, tokens: Mapping[int, int]) -> list[Sampled]:
+        """The next token of sequences that have their caches together."""
+        inputs = mx.array([[tokens[id]] for id in ids])
         logits = self._model(inputs, cache=caches)[:, -1, : self.tokenizer.size]
-        sequences = [self._sequences[id] for id in order]
+        sequences = [self._sequences[id] for id in ids]
         if all(sequence.likeliest for sequence in sequences):
             found = mx.argmax(logits, axis=-1)
             mx.eval(found, [cache.state for cache in caches])
-            drawn = [Sampled(id, token) for id, token in zip(order, found.tolist(), strict=True)]
+            drawn = [Sampled(id, token) for id, token in zip(ids, found.tolist(), strict=True)]
         else:
             logits = logits.astype(mx.float32)
             mx.eval(logits, [cache.state for cache in caches])
             values = np.array(logits)
-            drawn = [_draw(id, self._sequences[id], row) for id, row in zip(order, values, strict=True)]
+            drawn = [_draw(id, self._sequences[id], row) for id, row in zip(ids, values, strict=True)]
         for sequence in sequences:
             sequence.length += 1
         return drawn
 
     def _own(self, id: int) -> Caches:
-        """The caches of one sequence, which leaves the batch for that."""
+        """The caches of one sequence, which leaves its batch for that."""
         sequence = self._sequences[id]
         if sequence.caches is None:
-            sequence.caches = self._rows.leave([id])[id]
+            sequence.caches = self._batches.leave(id)
         return sequence.caches
 
-    def _arrange(self, wanted: dict[int, int]) -> list[int]:
-        """Sees to it that the batch is these sequences; their ids in the order of its rows."""
-        others = [id for id in self._rows.ids if id not in wanted]
-        for id, caches in self._rows.leave(others).items():
+    def _arrange(self, groups: list[list[int]]) -> None:
+        """Sees to it that the batches are these groups."""
+        own: dict[int, Caches] = {}
+        for id in (id for group in groups for id in group):
+            sequence = self._sequences[id]
+            if sequence.caches is not None:
+                own[id], sequence.caches = sequence.caches, None
+        for id, caches in self._batches.arrange(groups, own).items():
             self._sequences[id].caches = caches
-        own = {id: self._sequences[id].caches for id in wanted}
-        joining = {id: caches for id, caches in own.items() if caches is not None}
-        self._rows.join(joining)
-        for id in joining:
-            self._sequences[id].caches = None
-        return self._rows.ids
 
     def shift(self, id: int, keep: int, discard: int) -> None:
         raise EngineError("MLX cannot move tokens")
@@ -142,12 +151,12 @@ class MlxEngine:
     def clear(self, id: int) -> None:
         sequence = self._sequences[id]
         if sequence.caches is None:
-            self._rows.drop([id])
+            self._batches.drop(id)
         sequence.caches, sequence.length = self._empty(), 0
 
     def remove(self, id: int) -> None:
         if self._sequences.pop(id).caches is None:
-            self._rows.drop([id])
+            self._batches.drop(id)
 
     def embed(self, inputs: Sequence[Passage]) -> npt.NDArray[np.float32]:
         raise EngineError("this engine gives no embeddings")
@@ -191,7 +200,7 @@ class MlxEngine:
 
     def close(self) -> None:
         self._sequences.clear()
-        self._rows = Rows()
+        self._batches = Batches()
         del self._model
         mx.clear_cache()
 

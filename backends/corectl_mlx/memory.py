@@ -16,6 +16,22 @@ SUFFIX = ".safetensors"
 
 _WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
 
+_LEFT_OUT = {
+    name: {
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_heads,
+        "head_dim": 256,
+        "vocab_size": 262144,
+    }
+    for name, heads, key_heads in (
+        ("gemma3", 8, 4),
+        ("gemma3_text", 4, 1),
+        ("gemma4", 8, 1),
+        ("gemma4_text", 8, 1),
+    )
+}
+"""What configurations of these leave out because everybody knows it; mlx-lm does."""
+
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """What of a model's configuration decides how much memory it takes. `value` is the bytes of a number in it."""
@@ -36,9 +52,9 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def sizes_of(config: dict[str, Any]) -> Sizes:
-    """Numbers that a configuration leaves out count as small as they can be."""
-    text = config.get("text_config")
-    config = {**config, **(text if isinstance(text, dict) else {})}
+    """Numbers that a configuration leaves out, and nobody knows, count as small as they can be."""
+    text, known = config.get("text_config"), _LEFT_OUT.get(str(config.get("model_type")), {})
+    config = {**known, **config, **(text if isinstance(text, dict) else {})}
 
     def number(key: str, default: int = 1) -> int:
         return whole_number(config.get(key)) or default

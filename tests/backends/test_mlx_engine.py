@@ -28,6 +28,8 @@ from corectl.runner.engine import (
     Work,
 )
 from corectl_mlx.backend import MlxBackend
+from corectl_mlx.batches import divided
+from corectl_mlx.memory import sizes_of
 from tests.forms import Forms
 
 pytest.importorskip("mlx_lm")
@@ -141,6 +143,16 @@ def test_memory_is_estimated_and_measured_alike(forms: Forms, engine: Engine) ->
     assert use.cache == layer.cell * 1024
 
 
+def test_what_configurations_of_gemma_leave_out_is_known() -> None:
+    """Without heads all of a layer's width would count as one."""
+    text = {"model_type": "gemma3_text", "hidden_size": 2560, "num_hidden_layers": 34}
+    whole = {"model_type": "gemma3", "torch_dtype": "bfloat16", "text_config": text}
+    assert sizes_of(whole).cell == 2 * 34 * 4 * 256 * 2
+    assert sizes_of({**text, "torch_dtype": "bfloat16"}).cell == 2 * 34 * 1 * 256 * 2
+    said = {**whole, "text_config": {**text, "num_key_value_heads": 2, "head_dim": 128}}
+    assert sizes_of(said).cell == 2 * 34 * 2 * 128 * 2
+
+
 def test_sequences_together_say_what_each_says_alone(engine: Engine) -> None:
     expected = [tokens_of(alone(engine, text)) for text in PROMPTS]
     driver = Driver(engine)
@@ -156,6 +168,55 @@ def test_sequences_together_say_what_each_says_alone(engine: Engine) -> None:
         driver.step(3)
     assert [driver.tokens(id)[:8] for id in range(4)] == expected
     driver.remove(0, 1, 2, 3)
+
+
+def cells_of(engine: Any) -> int:
+    """Cells that the caches of all sequences take, with their padding."""
+    own = sum(item.length for item in engine._sequences.values() if item.caches is not None)
+    lengths = {id: item.length for id, item in engine._sequences.items()}
+    return own + sum(len(rows.ids) * max(map(lengths.__getitem__, rows.ids)) for rows in engine._batches.rows)
+
+
+def test_padding_never_takes_more_than_the_pool_has_counted(forms: Forms) -> None:
+    loaded = load(forms.safetensors(2), cells=340, num_batch=512)
+    texts = ("word " * 200, *PROMPTS[:3])
+    expected = [tokens_of(alone(loaded, text)) for text in texts]
+    driver = Driver(loaded)
+    for id, text in enumerate(texts):
+        driver.add(id, text)
+    together = []
+    for turn in range(8):
+        # One joins later, and one pauses.
+        ids = [id for id in range(4) if id != 3 or turn > 1]
+        driver.step(*(id for id in ids if id != 1 or turn != 4))
+        assert cells_of(loaded) <= 340
+        together.append(sorted(len(rows.ids) for rows in loaded._batches.rows))  # type: ignore[attr-defined]
+    assert together[0] == [2] and [3] in together, "the short ones are computed together"
+    while len(driver.said[3]) < 8 or len(driver.said[1]) < 8:
+        driver.step(*(id for id in range(4) if len(driver.said[id]) < 8))
+    assert [driver.tokens(id) for id in range(4)] == expected
+    loaded.close()
+
+
+@pytest.mark.parametrize(
+    ("lengths", "spare", "groups"),
+    [
+        ((5,), 0, [{0}]),
+        ((5, 5, 5), 0, [{0, 1, 2}]),
+        ((9, 5, 5), 8, [{0, 1, 2}]),
+        ((9, 5, 5), 7, [{0}, {1, 2}]),
+        ((9, 5, 4), 1, [{0}, {1, 2}]),
+        ((9, 5, 4), 0, [{0}, {1}, {2}]),
+        ((100, 1, 99, 2), 2, [{0, 2}, {1, 3}]),
+        ((3, 7), -5, [{0}, {1}]),
+        ((7, 7), -5, [{0, 1}]),
+    ],
+)
+def test_groups_for_the_padding_that_there_is_room_for(
+    lengths: Sequence[int], spare: int, groups: list[set[int]]
+) -> None:
+    found = divided(dict(enumerate(lengths)), spare)
+    assert sorted(map(sorted, found)) == sorted(map(sorted, groups))
 
 
 def test_one_that_pauses_goes_on_where_it_was(engine: Engine) -> None:
