@@ -174,7 +174,8 @@ def cells_of(engine: Any) -> int:
     """Cells that the caches of all sequences take, with their padding."""
     own = sum(item.length for item in engine._sequences.values() if item.caches is not None)
     lengths = {id: item.length for id, item in engine._sequences.items()}
-    return own + sum(len(rows.ids) * max(map(lengths.__getitem__, rows.ids)) for rows in engine._batches.rows)
+    batches = (len(rows.ids) * max(map(lengths.__getitem__, rows.ids)) for rows in engine._batches.rows)
+    return int(own + sum(batches))
 
 
 def test_padding_never_takes_more_than_the_pool_has_counted(forms: Forms) -> None:
