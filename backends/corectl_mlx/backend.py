@@ -6,11 +6,12 @@ import importlib.metadata
 import importlib.util
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
+from corectl.messages import Notice
 from corectl.model.files import ModelFiles
 from corectl.runner.engine import (
     Availability,
@@ -20,6 +21,7 @@ from corectl.runner.engine import (
     ModelSpec,
     Placement,
 )
+from corectl_mlx.architectures import why_not
 from corectl_mlx.memory import estimate
 
 
@@ -66,10 +68,18 @@ class MlxBackend:
     def quantizations(self) -> tuple[str, ...]:
         return tuple(TARGETS)
 
-    def quantize(self, files: ModelFiles, target: str, folder: Path) -> None:
+    def quantize(
+        self, files: ModelFiles, target: str, folder: Path, done: Callable[[int, int], None]
+    ) -> Sequence[Notice]:
+        """See `corectl.runner.engine.Quantizer`. MLX does not say how far it is."""
         from corectl_mlx.quantize import write_quantized
 
         write_quantized(files, TARGETS[target], folder)
+        return ()
+
+    def why_not(self, format: str, files: ModelFiles) -> str:
+        """See `corectl.runner.engine.ArchitectureChecker`."""
+        return why_not(files)
 
     def estimate(self, model: ModelSpec, shape: CacheShape) -> MemoryEstimate:
         return estimate(model, shape)

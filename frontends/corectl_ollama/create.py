@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import deque
 from typing import Any
 
 from litestar import Response
-from litestar.response import Stream
 
-from corectl.errors import BadRequest, CorectlError, NotSupported, from_os_error
+from corectl.errors import BadRequest, NotSupported
 from corectl.model.name import ModelName
+from corectl.progress import Progress
 from corectl.prompt.render import check_template
+from corectl.server.body import AnyRequest
 from corectl.server.services import Services
 from corectl.store.create import CreateSpec, create
-from corectl_ollama.replies import NDJSON, line, reply
+from corectl.store.imports import Imports
+from corectl_ollama.base import with_base
 from corectl_ollama.schema import CreateRequest
+from corectl_ollama.steps import Steps, steps_reply
 
 
-async def create_model(services: Services, body: CreateRequest) -> Response[Any]:
-    """Streams statuses; an error before the first of them gets its own status. It goes on if the client leaves."""
+async def create_model(request: AnyRequest, services: Services, body: CreateRequest) -> Response[Any]:
+    """Streams what is done; an error before the first of that gets its own status. It goes on if the client leaves."""
     spec = _spec(body)
     ModelName.parse(spec.model)
-    statuses = _statuses(services, spec)
-    if body.stream:
-        first = await anext(statuses)
-        return Stream(_lines(first, statuses), media_type=NDJSON, status_code=200)
-    every = [status async for status in statuses]
-    return reply({"status": every[-1]}, media_type="application/json")
+    steps = with_base(services, spec, _steps(services, spec, in_place=body.in_place))
+    return await steps_reply(request, steps, stream=body.stream)
 
 
 def _spec(body: CreateRequest) -> CreateSpec:
@@ -55,38 +54,46 @@ def _spec(body: CreateRequest) -> CreateSpec:
     )
 
 
-async def _statuses(services: Services, spec: CreateSpec) -> AsyncIterator[str]:
-    """Creates on a worker thread; yields its statuses as they come, and raises what it raises."""
+async def _steps(services: Services, spec: CreateSpec, *, in_place: bool) -> Steps:
+    """Creates on a thread of the workshop; yields what it reports, and raises what it raises."""
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[str | None] = asyncio.Queue()
+    feed = _Feed()
+    imports = Imports(services.catalog.blobs, services.settings.import_folders)
 
-    def report(status: str) -> None:
-        loop.call_soon_threadsafe(queue.put_nowait, status)
+    def report(step: Progress) -> None:
+        loop.call_soon_threadsafe(feed.put, step)
 
     def work() -> None:
         try:
-            create(
-                services.catalog,
-                spec,
-                report,
-                check_template=check_template,
-                importer=services,
-            )
+            taken = imports.take(spec, report, in_place=in_place)
+            create(services.catalog, taken, report, importer=services.workshop, check_template=check_template)
         finally:
-            loop.call_soon_threadsafe(queue.put_nowait, None)
+            loop.call_soon_threadsafe(feed.put, None)
 
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    while (status := await queue.get()) is not None:
-        yield status
+    task = asyncio.wrap_future(services.workshop.submit(work))
+    while (step := await feed.get()) is not None:
+        yield step
     await task
 
 
-async def _lines(first: str, rest: AsyncIterator[str]) -> AsyncIterator[bytes]:
-    yield line({"status": first})
-    try:
-        async for status in rest:
-            yield line({"status": status})
-    except CorectlError as exc:
-        yield line({"error": exc.message})
-    except OSError as exc:
-        yield line({"error": from_os_error(exc).message})
+class _Feed:
+    """Steps between a thread and a client. Of those about one digest only the last is kept, if the client is slow."""
+
+    def __init__(self) -> None:
+        self._steps: deque[Progress | None] = deque()
+        self._some = asyncio.Event()
+
+    def put(self, step: Progress | None) -> None:
+        last = self._steps[-1] if self._steps else None
+        if last is not None and step is not None and last.digest and last.digest == step.digest:
+            self._steps.pop()
+        self._steps.append(step)
+        self._some.set()
+
+    async def get(self) -> Progress | None:
+        """The next step; None at the end."""
+        await self._some.wait()
+        step = self._steps.popleft()
+        if not self._steps:
+            self._some.clear()
+        return step

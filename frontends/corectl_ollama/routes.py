@@ -27,6 +27,7 @@ from corectl_ollama.render import render
 from corectl_ollama.replies import reply
 from corectl_ollama.rerank import rerank, v1_rerank
 from corectl_ollama.tokens import detokenize, tokenize
+from corectl_ollama.verify import verify_store
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -97,7 +98,11 @@ def _model_routes(services: Services) -> list[Any]:
 
     @post("/api/create")
     async def post_create(request: AnyRequest) -> Response[Any]:
-        return await create_model(services, await _body(request, services, schema.CreateRequest))
+        return await create_model(request, services, await _body(request, services, schema.CreateRequest))
+
+    @post("/api/verify")
+    async def post_verify(request: AnyRequest) -> Response[Any]:
+        return await verify_store(request, services, await _body(request, services, schema.VerifyRequest))
 
     @post("/api/pull")
     async def post_pull(request: AnyRequest) -> Response[Any]:
@@ -116,7 +121,7 @@ def _model_routes(services: Services) -> list[Any]:
         return await post_blob(request, services, digest)
 
     changing = [post_copy, delete_delete, post_create, post_pull, post_push]
-    return [post_show, post_plan, *changing, head_blobs, post_blobs]
+    return [post_show, post_plan, *changing, post_verify, head_blobs, post_blobs]
 
 
 def _inference_routes(services: Services) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -12,6 +12,7 @@ from litestar.types import Receive, Scope, Send
 
 from corectl import trace
 from corectl.errors import Canceled, CorectlError, RemoteError, from_os_error
+from corectl.messages import Notice
 from corectl.progress import Progress
 from corectl.server.body import AnyRequest
 from corectl.server.watch import while_connected
@@ -21,12 +22,13 @@ Steps = AsyncGenerator[Progress, None]
 
 
 class WireProgress(msgspec.Struct, omit_defaults=True):
-    """One step as clients know it: numbers in bytes, and nothing that says nothing."""
+    """One step as clients know it: numbers in bytes, and nothing that says nothing. `warnings` are our addition."""
 
     status: str
     digest: str = ""
     total: int = 0
     completed: int = 0
+    warnings: list[Notice] = []
 
 
 async def steps_reply(request: AnyRequest, steps: Steps, *, stream: bool) -> Response[Any]:
@@ -89,11 +91,14 @@ async def _send(send: Send, body: bytes, *, more: bool = True) -> None:
 
 
 async def _last(steps: Steps) -> WireProgress:
-    last = Progress("")
+    """The last step; what was to be said of others goes with it."""
+    last, notices = Progress(""), []
     async for step in steps:
         last = step
-    return _wire(last)
+        notices += [step.notice] if step.notice else []
+    return _wire(last, notices)
 
 
-def _wire(step: Progress) -> WireProgress:
-    return WireProgress(step.status, step.digest, step.total, step.completed)
+def _wire(step: Progress, notices: Sequence[Notice] = ()) -> WireProgress:
+    said = list(notices) or ([step.notice] if step.notice else [])
+    return WireProgress(step.status, step.digest, step.total, step.completed, said)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from corectl.errors import BadRequest, LoadFailed
+from corectl.jobs.messages import Made, Quantization
+from corectl.jobs.processes import Jobs
 from corectl.model.files import ModelFiles
-from corectl.runner.quantize import QuantizeJob, quantize
 from corectl_safetensors import Safetensors
 from tests.backends.test_mlx_engine import PROMPTS, alone, load
 from tests.forms import Forms
@@ -22,15 +23,16 @@ def files_of(folder: Path) -> ModelFiles:
     return ModelFiles(weights=folder / "model.safetensors", named=named)
 
 
-def job(files: ModelFiles, target: str, folder: Path) -> QuantizeJob:
+def quantize(files: ModelFiles, target: str, folder: Path) -> Made:
     folder.mkdir()
-    return QuantizeJob(plugin="mlx", backend="mlx", files=files, target=target, folder=folder)
+    job = Quantization(plugin="mlx", backend="mlx", files=files, target=target, folder=folder)
+    return Jobs().run(job, lambda completed, total: None)
 
 
 @pytest.mark.parametrize("target", ["int4", "int8", "mxfp4"])
 def test_weights_become_smaller_and_the_model_still_talks(tmp_path: Path, forms: Forms, target: str) -> None:
     source, folder = files_of(forms.safetensors(2)), tmp_path / "small"
-    quantize(job(source, target, folder))
+    quantize(source, target, folder)
     made = files_of(folder)
     assert set(made.named) >= set(source.named)
     assert made.weights.stat().st_size < source.weights.stat().st_size / 3
@@ -50,7 +52,7 @@ def test_what_is_quantised_is_not_quantised_again(tmp_path: Path, forms: Forms) 
     )
     files = ModelFiles(weights=source.weights, named={**source.named, "config.json": config})
     with pytest.raises(BadRequest, match="only supported for F16, BF16 and F32"):
-        quantize(job(files, "int4", tmp_path / "x"))
+        quantize(files, "int4", tmp_path / "x")
 
 
 def test_a_model_that_cannot_be_read_says_why(tmp_path: Path, forms: Forms) -> None:
@@ -59,4 +61,4 @@ def test_a_model_that_cannot_be_read_says_why(tmp_path: Path, forms: Forms) -> N
     config.write_text(json.dumps({"model_type": "nothing_known"}))
     files = ModelFiles(weights=source.weights, named={**source.named, "config.json": config})
     with pytest.raises(LoadFailed, match="nothing_known"):
-        quantize(job(files, "int4", tmp_path / "x"))
+        quantize(files, "int4", tmp_path / "x")

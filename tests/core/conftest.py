@@ -13,6 +13,7 @@ import pytest
 from corectl.runner import protocol
 from corectl.runner.engine import ModelSpec, Placement
 from corectl.scheduler import loader as loading
+from tests.core.create_kit import Bench
 from tests.core.fake import Behaviour, write_distribution
 from tests.core.plugin_kit import Site, installed
 from tests.core.stories import HandRunner, MakeStage, Stage
@@ -32,6 +33,12 @@ def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def site(tmp_path: Path) -> Iterator[Site]:
     with installed(tmp_path) as folder:
         yield folder
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """A model store to create models in."""
+    return Bench(tmp_path)
 
 
 @pytest.fixture

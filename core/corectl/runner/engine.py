@@ -423,13 +423,28 @@ class Quantizer(Protocol):
 
     @property
     def quantizations(self) -> tuple[str, ...]:
-        """What `corectl create --quantize` can ask for, in lower case."""
+        """What `corectl create --quantize` can ask for, in any mix of upper and lower case, as people read it."""
         ...
 
-    def quantize(self, files: ModelFiles, target: str, folder: Path) -> None:
+    def quantize(
+        self, files: ModelFiles, target: str, folder: Path, done: Callable[[int, int], None]
+    ) -> Sequence[Notice]:
         """Writes the model to an empty folder, its weights as `target`, one of `quantizations`.
 
-        Called in a process of its own, with nothing else loaded. Raises `LoadFailed`, and `BadRequest` for weights that
-        are quantised already.
+        `done` is told how many bytes of how many of the weights have been read. The notices say what has become
+        something else than `target`. Called in a process of its own, with nothing else loaded. Raises `LoadFailed`, and
+        `BadRequest` for weights that are quantised already.
+        """
+        ...
+
+
+@runtime_checkable
+class ArchitectureChecker(Protocol):
+    """What a backend has besides if it can say which models of its formats it knows, from their files."""
+
+    def why_not(self, format: str, files: ModelFiles) -> str:
+        """Why it cannot run this model; empty if it can. Reads no more than headers and configurations.
+
+        In the server process, on a worker thread. Raises `BadModelFile`.
         """
         ...

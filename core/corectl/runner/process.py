@@ -6,10 +6,8 @@ the engine leaves a core free, one more turns tokens into text and sends it.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import queue
-import signal
 import socket
 import sys
 import time
@@ -20,6 +18,7 @@ from corectl.config import Settings
 from corectl.errors import CorectlError, LoadFailed
 from corectl.hardware.cores import usable_cores
 from corectl.messages import Detokenize, Embedding, Question, Rerank, Started, Tokenize
+from corectl.parent import end_with_parent
 from corectl.plugins import PluginHost
 from corectl.runner import protocol, vocabulary
 from corectl.runner.embedding import prepare_embedding
@@ -222,7 +221,7 @@ def main(descriptor: int, log_level: int) -> int:
         format="%(levelname)s %(message)s",
     )
     sys.setswitchinterval(SWITCH_INTERVAL)
-    _end_with_parent()
+    end_with_parent()
     connection = socket.socket(fileno=descriptor)
     try:
         load = protocol.receive(connection)
@@ -242,13 +241,3 @@ def main(descriptor: int, log_level: int) -> int:
         return 1
     runner.run()
     return 0
-
-
-def _end_with_parent() -> None:
-    """Asks the kernel to kill this process when the server dies, even if a thread here never yields again.
-
-    Linux only; elsewhere the reading thread notices that the connection is closed.
-    """
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

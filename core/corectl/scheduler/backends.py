@@ -28,6 +28,13 @@ class Wanted(msgspec.Struct, frozen=True):
 NOBODY = Wanted()
 
 
+class Candidate(msgspec.Struct, frozen=True):
+    """A backend that can be used here, and whether it computes on an accelerator that is there."""
+
+    backend: Backend
+    accelerated: bool
+
+
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """A backend, and why it was chosen, for people. `variant` and `ignores` are what it says of itself.
 
@@ -102,24 +109,40 @@ class Backends:
         """
         if wanted.name:
             return self._named(format, wanted, adapters)
-        kinds: set[str] = {way for device in devices if device.kind != "cpu" for way in device.ways}
-        loading = [backend for backend in self._backends.values() if format in backend.formats]
-        usable = [backend for backend in loading if not self._why_not(backend, adapters)]
+        usable = self.candidates(format=format, devices=devices, adapters=adapters)
         if not usable:
-            raise NotSupported(self._none_for(format, loading, adapters))
-
-        def rank(backend: Backend) -> tuple[bool, int, str]:
-            return not self._accelerated(backend, kinds), backend.formats.index(format), backend.name
-
-        usable.sort(key=rank)
+            raise NotSupported(self.none_for(format, adapters=adapters))
         best = usable[0]
         if len(usable) == 1:
             reason = f"the only backend here that loads {format}"
-        elif self._accelerated(best, kinds) and not self._accelerated(usable[1], kinds):
-            reason = f"of those that load {format}, it computes on {self._availability[best.name].variant}"
+        elif best.accelerated and not usable[1].accelerated:
+            reason = (
+                f"of those that load {format}, it computes on {self._availability[best.backend.name].variant}"
+            )
         else:
-            reason = f"the first of {', '.join(backend.name for backend in usable)}, which load {format}"
-        return self._choice(best, reason)
+            reason = f"the first of {', '.join(item.backend.name for item in usable)}, which load {format}"
+        return self._choice(best.backend, reason)
+
+    def candidates(
+        self, *, format: str, devices: Sequence[Device] = (), adapters: bool = False
+    ) -> list[Candidate]:
+        """The backends that load the format and are usable here, best first."""
+        kinds: set[str] = {way for device in devices if device.kind != "cpu" for way in device.ways}
+        found = [
+            Candidate(backend, self._accelerated(backend, kinds))
+            for backend in self._backends.values()
+            if format in backend.formats and not self._why_not(backend, adapters)
+        ]
+
+        def rank(item: Candidate) -> tuple[bool, int, str]:
+            return not item.accelerated, item.backend.formats.index(format), item.backend.name
+
+        return sorted(found, key=rank)
+
+    def loads(self, name: str, format: str) -> bool:
+        """Whether there is a backend of this name that loads the format, usable or not."""
+        backend = self._backends.get(name)
+        return backend is not None and format in backend.formats
 
     def _accelerated(self, backend: Backend, kinds: Set[str]) -> bool:
         variant = self._availability[backend.name].variant
@@ -147,7 +170,9 @@ class Backends:
             )
         return self._choice(backend, f"named by the {wanted.by}", named=True)
 
-    def _none_for(self, format: str, loading: Sequence[Backend], adapters: bool) -> str:
+    def none_for(self, format: str, *, adapters: bool = False) -> str:
+        """Why no backend loads a format here, for people."""
+        loading = [backend for backend in self._backends.values() if format in backend.formats]
         reasons = [f"{item.name}: {self._why_not(item, adapters)}" for item in loading]
         if reasons:
             return f"no backend for {format} models can be used here ({'; '.join(sorted(reasons))})"
@@ -155,9 +180,7 @@ class Backends:
 
     def _choice(self, backend: Backend, reason: str, *, named: bool = False) -> Choice:
         says = self._availability[backend.name]
-        return Choice(
-            backend=backend, variant=says.variant, reason=reason, named=named, ignores=says.ignores
-        )
+        return Choice(backend=backend, variant=says.variant, reason=reason, named=named, ignores=says.ignores)
 
 
 def _availability(backend: Backend) -> Availability:

@@ -106,13 +106,15 @@ def build_services(settings: config.Settings) -> Services:
     registries = [*([RemoteModels(remotes)] if remotes.named else []), *plugins.registries.values()]
     catalog = Catalog(settings.models, registries, prune=settings.prune)
     catalog.start()
+    scheduler = Scheduler(settings, plugins)
     return Services(
         settings=settings,
         plugins=plugins,
         catalog=catalog,
-        scheduler=Scheduler(settings, plugins),
+        scheduler=scheduler,
         transfers=Transfers(settings, plugins.remote_registries, catalog),
         remotes=remotes,
+        workshop=Workshop(settings, plugins, scheduler.machine),
     )
 
 

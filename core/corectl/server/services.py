@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import builtins
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,7 +25,8 @@ from corectl.plugins import PluginHost
 from corectl.remote.model import RemoteModel
 from corectl.remote.remotes import Remotes
 from corectl.runner.engine import ModelSpec
-from corectl.scheduler.backends import Backends, Choice, wanted_backend
+from corectl.scheduler.backends import Choice, wanted_backend
+from corectl.scheduler.machine import Machine
 from corectl.scheduler.scheduler import Scheduler
 from corectl.scheduler.state import AnyModel, Model
 from corectl.server.workshop import Workshop
@@ -48,7 +48,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     transfers: Transfers
     remotes: Remotes = msgspec.field(default_factory=lambda: Remotes(Settings(), {}))
     workshop: Workshop = msgspec.field(
-        default_factory=lambda: Workshop(Settings(), PluginHost(), Backends({}), lambda: ())
+        default_factory=lambda: Workshop(Settings(), PluginHost(), Machine(Settings(), PluginHost()))
     )
 
     async def find(self, name: ModelName) -> ModelRecord | None:
@@ -73,6 +73,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     def read_model(self, record: ModelRecord) -> AnyModel:
         """The same for worker threads: it reads files."""
+        record.check()
         # Read here, on a worker thread: later they are only looked at.
         for text in ("template", "system", "parameters", "messages"):
             getattr(record, text)

@@ -1,47 +1,69 @@
-"""What uploaded weights are: a model, a projector or an adapter, judged by their checked headers."""
+"""What GGUF files are: a model, a part of one, a projector or an adapter, judged by their checked headers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 
 from corectl.errors import BadModelFile, BadRequest, NotSupported
-from corectl.model.details import human_number, quantization_level
-from corectl.model.files import check_file_name
+from corectl.jobs.messages import Made
+from corectl.model import split
+from corectl.model.details import quantization_level
+from corectl.model.files import ModelFiles, check_file_name
+from corectl.model.formats import ModelDescription
 from corectl.model.gguf import Header, header_of
-from corectl.model.manifest import Layer, MediaType
+from corectl.model.manifest import MediaType
+from corectl.model.record import ModelRecord
+from corectl.progress import Progress, Report
 from corectl.store.blobs import BlobStore
 from corectl.store.named_templates import NamedTemplate, detect
+from corectl.store.parts import Part
 
-_QUANTIZE_TARGETS = ("F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0")
-_ALSO_ACCEPTED = ("BF16", "Q4_K")
-_QUANTIZE_SOURCES = ("F32", "F16", "BF16", "unknown")
+GGUF = "gguf"
+UNQUANTIZED = ("F32", "F16", "BF16")
+NOT_UNQUANTIZED = "quantization is only supported for F16, BF16 and F32 models"
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
-    """One GGUF file. `template` is the known chat format that its own template has, if it has one."""
+    """A model's weights: their files and layers, and what their headers say of them.
 
-    layer: Layer
-    media_type: MediaType
-    family: str
-    model_type: str
-    file_type: str
+    `kind` is how they are stored (such as F16). `template` is the known chat format that their own template has, if it
+    has one. `files` has all of them for whoever reads or changes them.
+    """
+
+    format: str
+    files: ModelFiles
+    parts: tuple[Part, ...]
+    families: tuple[str, ...]
+    kind: str
+    description: ModelDescription
     template: NamedTemplate | None = None
 
-    @property
-    def is_model(self) -> bool:
-        return self.media_type == MediaType.MODEL
+
+class Beside(msgspec.Struct, frozen=True):
+    """A projector or an adapter in GGUF: its layer, and its architecture."""
+
+    part: Part
+    family: str
 
 
-def is_gguf(blobs: BlobStore, files: dict[str, str]) -> bool:
-    """Whether uploaded files are GGUF, by the name or the first bytes of one. Raises `BadRequest` for bad names."""
-    check_files(blobs, files)
-    return any(name.endswith(".gguf") or _has_magic(blobs, digest) for name, digest in files.items())
+class GgufFiles(msgspec.Struct, frozen=True):
+    """What the GGUF files of a request are."""
+
+    model: Weights | None
+    beside: tuple[Beside, ...]
 
 
-def read_files(blobs: BlobStore, files: dict[str, str], report: Callable[[str], None]) -> list[Weights]:
-    """The files of a create request, the model first. Raises `BadRequest` and `NotSupported`."""
+def is_gguf(blobs: BlobStore, files: Mapping[str, str]) -> bool:
+    """Whether uploaded files are GGUF, by the name or the first bytes of one."""
+    return any(name.endswith(split.SUFFIX) or _has_magic(blobs, digest) for name, digest in files.items())
+
+
+def read_files(blobs: BlobStore, files: Mapping[str, str], report: Report) -> GgufFiles:
+    """The files of a create request. Raises `BadRequest`, `BadModelFile` and `NotSupported`."""
     if not files:
         raise BadRequest("unknown type")
     if any(name.endswith(".safetensors") for name in files):
@@ -50,53 +72,127 @@ def read_files(blobs: BlobStore, files: dict[str, str], report: Callable[[str], 
             "convert the model to GGUF first"
         )
     for name, digest in files.items():
-        if not name.endswith(".gguf") and not _has_magic(blobs, digest):
+        if not name.endswith(split.SUFFIX) and not _has_magic(blobs, digest):
             raise BadRequest("unknown type")
-    report("parsing GGUF")
-    found = [_read(blobs, digest) for digest in dict.fromkeys(files.values())]
-    found.sort(key=lambda part: not part.is_model)
-    if sum(part.is_model for part in found) > 1:
+    report(Progress("parsing GGUF"))
+    named: dict[str, Part] = {}
+    for name, digest in files.items():
+        path = blobs.path_of(digest)
+        part = Part(media_type="", digest=digest.replace("-", ":", 1), size=path.stat().st_size, name=name)
+        if part.digest not in {known.digest for known in named.values()}:
+            named[name] = part
+    return sort_out(named, {name: blobs.path_of(part.digest) for name, part in named.items()})
+
+
+def made_gguf(made: Made, folder: Path) -> Weights:
+    """The model that a job has written. Raises `BadModelFile`."""
+    named = {
+        file.name: Part(media_type="", digest=file.digest, size=file.size, path=folder / file.name)
+        for file in made.files
+    }
+    found = sort_out(named, {name: folder / name for name in named}).model
+    if found is None:
+        raise BadModelFile("what was made holds no model weights")
+    return msgspec.structs.replace(
+        found, description=msgspec.structs.replace(found.description, quantization=found.kind)
+    )
+
+
+def weights_of(record: ModelRecord, files: ModelFiles) -> Weights:
+    """Those of a model that is here. Raises `BadModelFile` and `OSError`."""
+    format = record.config.model_format or GGUF
+    if format == GGUF:
+        return _weights(split.whole_header(files), parts=(), files=files)
+    return Weights(
+        format=format,
+        files=files,
+        parts=(),
+        families=record.config.model_families or (),
+        kind=record.config.file_type,
+        description=ModelDescription(architecture=record.config.model_family),
+    )
+
+
+def sort_out(parts: Mapping[str, Part], paths: Mapping[str, Path]) -> GgufFiles:
+    """What GGUF files are, by name: at most one model, which may be split. Raises `BadRequest` and `BadModelFile`."""
+    headers = {name: header_of(path) for name, path in paths.items()}
+    kinds = {name: media_type_of(header) for name, header in headers.items()}
+    beside = tuple(
+        Beside(msgspec.structs.replace(parts[name], media_type=kind, name=""), headers[name].architecture)
+        for name, kind in kinds.items()
+        if kind != MediaType.MODEL
+    )
+    model = [name for name, kind in kinds.items() if kind == MediaType.MODEL]
+    if not model:
+        return GgufFiles(None, beside)
+    shards = [name for name in model if split.is_part(headers[name])]
+    if shards and len(shards) == len(model):
+        model = split.ordered({name: headers[name] for name in shards})
+    elif len(model) > 1:
         raise BadRequest("the files hold more than one model")
-    return found
+    header = split.joined([headers[name] for name in model])
+    names = _names(model)
+    return GgufFiles(
+        _weights(
+            header,
+            parts=tuple(
+                msgspec.structs.replace(parts[name], media_type=MediaType.MODEL, name=own)
+                for name, own in zip(model, names, strict=True)
+            ),
+            files=ModelFiles(
+                weights=paths[model[0]],
+                named={own: paths[name] for name, own in zip(model, names, strict=True) if own},
+            ),
+        ),
+        beside,
+    )
 
 
-def read_adapter(
-    blobs: BlobStore, adapters: dict[str, str], report: Callable[[str], None], *, base_format: str
-) -> list[Layer]:
-    """The layers of the one adapter of a create request. Raises `BadRequest` and `NotSupported`."""
-    check_files(blobs, adapters)
-    if len(adapters) > 1 and not any(name.endswith((".safetensors", ".json")) for name in adapters):
-        raise BadRequest("only one adapter is currently supported")
-    if any(name.endswith(".safetensors") for name in adapters):
-        return _adapter_folder(blobs, adapters, base_format)
-    report("parsing GGUF")
-    part = _read(blobs, next(iter(adapters.values())))
-    if part.media_type != MediaType.ADAPTER:
-        raise BadRequest("the file given as adapter is not an adapter: its general.type is not 'adapter'")
-    return [part.layer]
+def _names(model: list[str]) -> list[str]:
+    """What the files of a model are called in the store: nothing, or for parts names that say their order."""
+    if len(model) == 1:
+        return [""]
+    said = [split.split_name(name.rpartition("/")[2]) for name in model]
+    stems = {found[0] if found is not None else "model" for found in said}
+    stem = stems.pop() if len(stems) == 1 else "model"
+    return [split.part_name(stem, number, len(model)) for number in range(1, len(model) + 1)]
 
 
-def _adapter_folder(blobs: BlobStore, adapters: dict[str, str], base_format: str) -> list[Layer]:
-    """An adapter of safetensors and a configuration, which is applied to weights of that kind only."""
-    if base_format != "safetensors":
-        raise NotSupported(
-            "safetensors adapters are for safetensors models; convert the adapter to GGUF for this one"
-        )
-    if "adapter_config.json" not in adapters:
-        raise BadRequest("the adapter has no adapter_config.json, which says how it is applied")
-    return [
-        Layer(
-            media_type=MediaType.ADAPTER,
-            digest=digest.replace("-", ":", 1),
-            size=blobs.path_of(digest).stat().st_size,
-            name=name,
-        )
-        for name, digest in sorted(adapters.items())
-        if name.endswith(".safetensors") or name == "adapter_config.json"
-    ]
+def _weights(header: Header, *, parts: tuple[Part, ...], files: ModelFiles) -> Weights:
+    template = header.metadata.get("tokenizer.chat_template")
+    return Weights(
+        format=GGUF,
+        files=files,
+        parts=parts,
+        families=(header.architecture,),
+        kind=kind_of(header),
+        description=ModelDescription(
+            architecture=header.architecture,
+            parameter_count=header.parameter_count,
+            quantization=quantization_level(header),
+        ),
+        template=detect(template) if isinstance(template, str) else None,
+    )
 
 
-def check_files(blobs: BlobStore, files: dict[str, str]) -> None:
+def kind_of(header: Header) -> str:
+    """How the weights are stored. Files that do not say it are asked for the kind of most of their weights."""
+    said = quantization_level(header)
+    if said != "unknown":
+        return said
+    values: Counter[str] = Counter()
+    for tensor in header.tensors:
+        values[tensor.type_name] += tensor.elements
+    return max(values, key=values.__getitem__, default=said)
+
+
+def media_type_of(header: Header) -> MediaType:
+    if header.metadata.get("general.type") == "adapter":
+        return MediaType.ADAPTER
+    return MediaType.PROJECTOR if header.architecture == "clip" else MediaType.MODEL
+
+
+def check_files(blobs: BlobStore, files: Mapping[str, str]) -> None:
     """Raises `BadRequest` for a name that is no path inside a folder, and for a blob that is not there."""
     for name in files:
         try:
@@ -111,43 +207,3 @@ def check_files(blobs: BlobStore, files: dict[str, str]) -> None:
 def _has_magic(blobs: BlobStore, digest: str) -> bool:
     with blobs.path_of(digest).open("rb") as file:
         return file.read(4) == b"GGUF"
-
-
-def _read(blobs: BlobStore, digest: str) -> Weights:
-    path = blobs.path_of(digest)
-    header = header_of(path)
-    if "split.count" in header.metadata and header.metadata["split.count"] != 1:
-        raise NotSupported(
-            "split GGUF files are not supported by this version; merge the parts into one file first"
-        )
-    media_type = _media_type(header)
-    chat_template = header.metadata.get("tokenizer.chat_template")
-    known = detect(chat_template) if isinstance(chat_template, str) else None
-    return Weights(
-        layer=Layer(media_type=media_type, digest=digest.replace("-", ":", 1), size=header.file_size),
-        media_type=media_type,
-        family=header.architecture,
-        model_type=human_number(header.parameter_count),
-        file_type=quantization_level(header),
-        template=known if media_type == MediaType.MODEL else None,
-    )
-
-
-def _media_type(header: Header) -> MediaType:
-    if header.metadata.get("general.type") == "adapter":
-        return MediaType.ADAPTER
-    return MediaType.PROJECTOR if header.architecture == "clip" else MediaType.MODEL
-
-
-def check_quantize(target: str, source: str) -> None:
-    """Raises for a request to quantise weights of type `source`, unless that is the `target` already."""
-    wanted = target.upper()
-    if wanted not in (*_QUANTIZE_TARGETS, *_ALSO_ACCEPTED):
-        known = ", ".join(_QUANTIZE_TARGETS)
-        raise BadRequest(f"unsupported quantization type {wanted[:32]} - supported types are {known}")
-    if source not in _QUANTIZE_SOURCES:
-        raise BadRequest("quantization is only supported for F16, BF16 and F32 models")
-    if wanted != source:
-        raise NotSupported(
-            "quantize is not supported by this version; run llama-quantize and import what it writes"
-        )

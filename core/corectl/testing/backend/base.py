@@ -42,6 +42,9 @@ class BackendChecks(Suite):
     memory_factor: ClassVar[float] = 1.5
     """The most by which an estimate may miss what a load then takes, up or down."""
 
+    quantization: ClassVar[str] = ""
+    """What `unquantized` becomes, one of the backend's `quantizations`; empty for the first of them."""
+
     prompts: ClassVar[tuple[str, ...]] = (
         "Once upon a time",
         "The capital of France is",

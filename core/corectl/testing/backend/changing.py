@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from corectl.errors import BadModelFile, LoadFailed
+from corectl.jobs.messages import Quantization
+from corectl.jobs.processes import Jobs
 from corectl.model.files import ModelFiles
 from corectl.runner.engine import Engine, ModelSpec, Quantizer, Sampled
-from corectl.runner.quantize import QuantizeJob, quantize
 from corectl.testing.backend.base import BackendChecks
 from corectl.testing.child import Subject
 from corectl.testing.drive import draw, tokens_of
@@ -71,17 +72,20 @@ class ChangeChecks(BackendChecks):
         backend = self.backend()
         assert isinstance(backend, Quantizer)
         names = backend.quantizations
-        assert names and len(set(names)) == len(names) and all(name == name.lower() for name in names)
+        assert names and len({name.lower() for name in names}) == len(names)
+        smallest = self.quantization or names[0]
         source = self.wanted(self.unquantized(tmp_path_factory), "weights to quantise")
         folder = tmp_path_factory.mktemp("quantized")
         plugin = plugin_of("corectl_backends", backend.name)
         files = ModelFiles(weights=source.weights, named=source.named)
-        quantize(
-            QuantizeJob(plugin=plugin, backend=backend.name, files=files, target=names[0], folder=folder)
-        )
+        job = Quantization(plugin=plugin, backend=backend.name, files=files, target=smallest, folder=folder)
+        steps: list[tuple[int, int]] = []
+        Jobs().run(job, lambda completed, total: steps.append((completed, total)))
+        assert all(completed <= total for completed, total in steps) and steps == sorted(steps)
         named = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
         largest = max(named.values(), key=lambda path: path.stat().st_size)
-        made = ModelSpec(format=source.format, weights=largest, named=named)
+        several = named if len(named) > 1 else {}
+        made = ModelSpec(format=source.format, weights=largest, named=several)
         assert sum(path.stat().st_size for path in made.paths) < sum(
             path.stat().st_size for path in source.paths
         )
