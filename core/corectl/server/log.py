@@ -21,14 +21,23 @@ _OTHERS: Final = "(others)"
 _MOST_SOURCES: Final = 500
 """Packages that are told apart. Names of loggers are the plugins' choice."""
 
+_INDISCREET: Final = ("httpx", "httpcore")
+"""They log whole addresses and headers: where a blob lies is often an address that is signed, so that whoever has it
+may fetch it."""
+
 
 def start_log(level: str, form: str) -> None:
-    """Sends the log of this process to stderr. `form` is `text` or `json`. At the level `debug` nothing is left out."""
+    """Sends the log of this process to stderr. `form` is `text` or `json`.
+
+    At the level `debug` nothing is left out but what has secrets in it.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     if level != "debug":
         handler.addFilter(FloodFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    for name in _INDISCREET:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class FloodFilter(logging.Filter):
