@@ -115,7 +115,10 @@ async def tags(services: Services) -> Response[bytes]:
 
 
 def _tag(services: Services, record: ModelRecord) -> TagEntry | None:
-    """One line of the list; None, and a warning, for a model whose files are damaged."""
+    """One line of the list; None, and a warning, for a model whose files are damaged.
+
+    One that uses a file where it lies is there in any case, for somebody to find and remove.
+    """
     try:
         return TagEntry(
             name=record.name.short,
@@ -123,10 +126,10 @@ def _tag(services: Services, record: ModelRecord) -> TagEntry | None:
             modified_at=local_time(record.modified_at),
             size=record.size,
             digest=record.digest,
-            details=details_of(record, lengths=True),
+            details=details_of(record, lengths=not record.problem),
             remote_model=record.config.remote_model,
             remote_host=record.config.remote_host,
-            capabilities=services.capabilities(record),
+            capabilities=[] if record.problem else services.capabilities(record),
         )
     except (CorectlError, OSError) as exc:
         log.warning("%s is left out of the list: %s", record.name.short, exc)
@@ -140,6 +143,7 @@ async def show(services: Services, body: ShowRequest) -> Response[bytes]:
     record = await services.find(reference.name)
     if record is None:
         raise NotFound(single_quoted(reference.name.short))
+    record.check()
     if record.config.remote_host:
         record = await services.remotes.described(record)
     try:
@@ -234,9 +238,11 @@ async def copy(services: Services, body: CopyRequest) -> Response[bytes]:
 async def delete(services: Services, body: DeleteRequest) -> Response[bytes]:
     asked = require_name(body.model or body.name)
     name = _checked(asked, f'name "{asked}" is invalid')
-    if await services.find(name) is None:
-        raise NotFound(single_quoted(asked))
-    await asyncio.to_thread(services.catalog.delete, name)
+    try:
+        # Not looked up before: a model with a damaged manifest can be removed, too.
+        await asyncio.to_thread(services.catalog.delete, name)
+    except NotFound as exc:
+        raise NotFound(single_quoted(asked)) from exc
     return Response(b"", status_code=200)
 
 

@@ -84,6 +84,7 @@ def private_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keeps logs and history of the user who runs the tests out of them, and proxies too."""
     for name in ("HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "home" / "models"))
     for name in ("OLLAMA_HOST", "OLLAMA_NOHISTORY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")

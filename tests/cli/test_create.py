@@ -79,12 +79,27 @@ def test_files_are_sent_once(server: FakeServer, corectl: Corectl, folder: Path,
     assert server.bodies("POST /api/create")[0]["files"] == {"m.gguf": digest}
 
 
+def test_files_of_one_name_in_two_folders(server: FakeServer, corectl: Corectl, folder: Path) -> None:
+    digests = []
+    for name in ("text", "vision"):
+        (folder / name).mkdir()
+        (folder / name / "m.gguf").write_text(name)
+        digests.append(f"sha256:{hashlib.sha256(name.encode()).hexdigest()}")
+        server.reply(f"HEAD /api/blobs/{digests[-1]}", None)
+    (folder / "Modelfile").write_text("FROM text/m.gguf\nFROM vision/m.gguf\n")
+    server.reply("POST /api/create", [{"status": "success"}])
+    assert corectl("create", "m").code == 0
+    files = {"m.gguf": digests[0], "1/m.gguf": digests[1]}
+    assert server.bodies("POST /api/create")[0]["files"] == files
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [
         (None, "no Modelfile or safetensors files found"),
         ("SYSTEM x\n", "no FROM line"),
         ("FROM smol\nPARAMETER temperature hot\n", "invalid float value [hot]"),
+        ("FROM smol\nFROM other\n", "only one FROM can name a model, not both smol and other"),
         ("FROM smol\nADAPTER ./nope\n", "adapter ./nope: no such file or directory"),
         (
             "FROM smol\nMESSAGE robot hi\n",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +11,7 @@ from corectl.cli.failure import CliError
 if TYPE_CHECKING:
     from corectl.cli.client import Client
     from corectl.cli.progress import Progress
+    from corectl.store.local_file import LocalFile
 
 _WEIGHTS: Final = (
     "model*.safetensors",
@@ -31,7 +32,6 @@ _EXTRAS: Final = ("*.json", "**/*.json", "tokenizer.model", "chat_template.jinja
 _GGUF: Final = b"GGUF"
 _GGML_MAGICS: Final = (_GGUF, b"lmgg", b"fmgg", b"tjgg", b"ccgg")
 """How a `.bin` file with weights begins: GGUF, and what there was before it."""
-_HASH_CHUNK: Final = 1 << 20
 
 
 def find_source(text: str, base: Path) -> Path | None:
@@ -73,32 +73,53 @@ def _magic(path: Path) -> bytes:
         return file.read(4)
 
 
-def send_files(client: Client, files: dict[str, Path], progress: Progress) -> dict[str, str]:
-    """Makes sure that the server holds each file; returns name → digest."""
-    return {name: _send(client, path, progress) for name, path in files.items()}
+class Sender:
+    """Makes sure that the server holds files. On this machine they are linked into its store rather than sent.
 
+    With `in_place` they are used where they lie, or not at all.
+    """
 
-def _send(client: Client, path: Path, progress: Progress) -> str:
-    digest = _digest(path)
-    size = max(path.stat().st_size, 1)
+    def __init__(self, client: Client, progress: Progress, *, in_place: bool = False) -> None:
+        from corectl.cli.local_store import local_store
 
-    def show(sent: int) -> None:
-        progress.status(f"copying file {digest} {sent * 100 // size}%", key=digest)
+        self._client = client
+        self._progress = progress
+        self._in_place = in_place
+        self._store = local_store(client)
+        if in_place and not client.host.loopback:
+            raise CliError(f"--in-place is for a server on this machine, not for {client.host.label}")
 
-    show(0)
-    if not client.has_blob(digest):
-        client.upload(digest, path, show)
-    show(size)
-    progress.finish(digest)
-    return digest
+    def send(self, files: dict[str, Path]) -> dict[str, str]:
+        """The digest of each file by name; or its path, where only the server can say whether it may use that."""
+        return {name: self._send(path) for name, path in files.items()}
 
+    def _send(self, path: Path) -> str:
+        from corectl.store.local_file import LocalFile
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_HASH_CHUNK):
-                digest.update(chunk)
-    except OSError as exc:
-        raise CliError(f"cannot read {path}: {exc.strerror}") from exc
-    return f"sha256:{digest.hexdigest()}"
+        try:
+            with LocalFile.open(path) as file:
+                digest = file.digest(self._bar(path, "reading file", path.name, file.size))
+                show = self._bar(path, "copying file", digest, file.size)
+                if not self._client.has_blob(digest) and not self._place(file, digest):
+                    if self._in_place:
+                        return str(file.path)  # the server has the last word
+                    self._client.upload(digest, file.path, show)
+                show(file.size)
+        except OSError as exc:
+            raise CliError(f"cannot read {path}: {exc.strerror}") from exc
+        self._progress.finish(str(path))
+        return digest
+
+    def _place(self, file: LocalFile, digest: str) -> bool:
+        from corectl.cli.local_store import place
+
+        return self._store is not None and place(
+            self._client, self._store, file, digest, in_place=self._in_place
+        )
+
+    def _bar(self, path: Path, what: str, name: str, size: int) -> Callable[[int], None]:
+        def show(done: int) -> None:
+            share = done * 100 // size if size else 100
+            self._progress.status(f"{what} {name} {share}%", key=str(path))
+
+        return show

@@ -54,11 +54,15 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     layers: tuple[StoredLayer, ...]
     origin: str = "store"
 
+    @property
+    def problem(self) -> str:
+        """Why the model cannot be used: a file that it uses where it lies has changed or is gone. Mostly empty."""
+        return next((layer.problem for layer in self.layers if layer.problem), "")
+
     def check(self) -> None:
-        """Raises `BadModelFile` if a file that the model uses where it lies has changed or is gone."""
-        for layer in self.layers:
-            if layer.problem:
-                raise BadModelFile(f"{self.name.short} cannot be used: {layer.problem}")
+        """Raises `BadModelFile` if there is a problem."""
+        if self.problem:
+            raise BadModelFile(f"{self.name.short} cannot be used: {self.problem}")
 
     def paths(self, media_type: MediaType) -> list[Path]:
         """Where the layers of one kind lie, in manifest order."""

@@ -17,6 +17,7 @@ from corectl.cli.commands.run import run
 from corectl.cli.commands.serve import serve
 from corectl.cli.commands.show import show
 from corectl.cli.commands.transfer import pull, push
+from corectl.cli.commands.verify import verify
 from corectl.cli.commands.version import version
 
 COMMANDS: Final[tuple[click.Command, ...]] = (
@@ -32,6 +33,7 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     plan,
     copy,
     remove,
+    verify,
     hardware,
     plugins,
     plugin,

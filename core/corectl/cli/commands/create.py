@@ -13,8 +13,7 @@ from corectl.cli.failure import CliError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from corectl.cli.client import Client
-    from corectl.cli.progress import Progress
+    from corectl.cli.sources import Sender
     from corectl.model.modelfile import Command as Line
 
 _SOURCES: Final = {"model": "files", "adapter": "adapters", "draft": "draft_files"}
@@ -27,11 +26,13 @@ _TEXTS: Final = frozenset({"template", "system", "renderer", "parser", "requires
 @click.option("-f", "--file", default="Modelfile", help='Name of the Modelfile (default "Modelfile")')
 @click.option("-q", "--quantize", default="", help="Quantize model to this level (e.g. q4_K_M)")
 @click.option("--draft-quantize", default="", help="Quantize draft model to this level")
+@click.option("--in-place", is_flag=True, help="Use files where they lie, instead of copies or links")
 @click.argument("args", nargs=-1)
-def create(args: tuple[str, ...], file: str, quantize: str, draft_quantize: str) -> None:
-    """Sends the files that the Modelfile names, then has the server make the model."""
+def create(args: tuple[str, ...], file: str, quantize: str, draft_quantize: str, in_place: bool) -> None:
+    """Sends the files that the Modelfile names, or links them; then has the server make the model."""
     from corectl.cli.client import connect
     from corectl.cli.progress import Progress
+    from corectl.cli.sources import Sender
     from corectl.cli.steps import follow
 
     name = args[0]
@@ -44,8 +45,10 @@ def create(args: tuple[str, ...], file: str, quantize: str, draft_quantize: str)
         progress.status("gathering model components")
         if not lines:
             raise CliError("no Modelfile or safetensors files found")
-        body = request(lines, path.parent, client, progress)
+        body = request(lines, path.parent, Sender(client, progress, in_place=in_place))
         body["model"] = name
+        if in_place:
+            body["in_place"] = True
         if quantize:
             body["quantize"] = quantize
         if draft_quantize:
@@ -77,7 +80,7 @@ def _read(path: Path) -> list[Line]:
         raise CliError(f"cannot read {path}: {exc.strerror}") from exc
 
 
-def request(lines: Sequence[Line], base: Path, client: Client, progress: Progress) -> dict[str, Any]:
+def request(lines: Sequence[Line], base: Path, sender: Sender) -> dict[str, Any]:
     """The body of the create request, without the model's name. Files are sent on the way."""
     from corectl.model.modelfile import format_parameters
 
@@ -85,7 +88,7 @@ def request(lines: Sequence[Line], base: Path, client: Client, progress: Progres
     parameters: list[tuple[str, str]] = []
     for line in lines:
         if line.name in _SOURCES:
-            _add_source(body, line, base, client, progress)
+            _add_source(body, line, base, sender)
         elif line.name in _TEXTS:
             body[line.name] = line.args
         elif line.name == "license":
@@ -100,12 +103,17 @@ def request(lines: Sequence[Line], base: Path, client: Client, progress: Progres
     return body
 
 
-def _add_source(body: dict[str, Any], line: Line, base: Path, client: Client, progress: Progress) -> None:
-    from corectl.cli.sources import files_of, find_source, send_files
+def _add_source(body: dict[str, Any], line: Line, base: Path, sender: Sender) -> None:
+    from corectl.cli.sources import files_of, find_source
 
     source = find_source(line.args, base)
     if source is not None:
-        body.setdefault(_SOURCES[line.name], {}).update(send_files(client, files_of(source), progress))
+        known = body.setdefault(_SOURCES[line.name], {})
+        for name, digest in sender.send(files_of(source)).items():
+            # Two files of one name in two folders are two files.
+            known[f"{len(known)}/{name}" if name in known else name] = digest
+    elif line.name == "model" and "from" in body:
+        raise CliError(f"only one FROM can name a model, not both {body['from']} and {line.args}")
     elif line.name == "model":
         body["from"] = line.args
     else:
