@@ -161,6 +161,13 @@ class TransferRequest(msgspec.Struct, kw_only=True):
     stream: bool = True
 
 
+class VerifyRequest(msgspec.Struct, kw_only=True):
+    """Our addition. Without `models` the whole store is meant."""
+
+    models: list[str] = []
+    stream: bool = True
+
+
 class CreateRequest(msgspec.Struct, kw_only=True):
     model: str = ""
     name: str = ""
@@ -168,6 +175,7 @@ class CreateRequest(msgspec.Struct, kw_only=True):
     from_: str = msgspec.field(default="", name="from")
     files: dict[str, str] | None = None
     adapters: dict[str, str] | None = None
+    in_place: bool = False
     template: str = ""
     system: str = ""
     license: Any = None

@@ -9,6 +9,7 @@ import pytest
 
 from corectl.errors import BadRequest, Forbidden
 from corectl.store.blobs import BlobStore
+from corectl.store.create import CreateSpec
 from corectl.store.imports import Imports
 from tests.core.test_store import HELLO
 
@@ -27,33 +28,31 @@ def blobs(tmp_path: Path) -> BlobStore:
     return BlobStore(tmp_path / "store")
 
 
-def take(
-    blobs: BlobStore,
-    folders: list[str],
-    path: str,
-    created: list[str] | None = None,
-    *,
-    in_place: bool = False,
+def take(blobs: BlobStore, folders: list[str], path: str, *, in_place: bool = False) -> dict[str, str] | None:
+    return take_all(blobs, folders, {"m.gguf": path}, in_place=in_place)
+
+
+def take_all(
+    blobs: BlobStore, folders: list[str], files: dict[str, str] | None, *, in_place: bool = False
 ) -> dict[str, str] | None:
-    made: list[str] = [] if created is None else created
-    return Imports(blobs, folders).take({"m.gguf": path}, made, lambda step: None, in_place=in_place)
+    spec = CreateSpec(model="m", files=files, adapters=files)
+    taken = Imports(blobs, folders).take(spec, lambda step: None, in_place=in_place)
+    assert taken.files == taken.adapters
+    return taken.files
 
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_an_allowed_file_becomes_a_blob(blobs: BlobStore, allowed: Path, in_place: bool) -> None:
-    created: list[str] = []
     path = allowed / "deep" / "m.gguf"
-    assert take(blobs, [str(allowed)], str(path), created, in_place=in_place) == {"m.gguf": HELLO}
-    assert created == [HELLO]
+    assert take(blobs, [str(allowed)], str(path), in_place=in_place) == {"m.gguf": HELLO}
     assert blobs.path_of(HELLO).is_symlink() == in_place
     assert blobs.path_of(HELLO).read_bytes() == b"hello"
-    assert take(blobs, [str(allowed)], str(path), created, in_place=in_place) == {"m.gguf": HELLO}
-    assert created == [HELLO]
+    assert take(blobs, [str(allowed)], str(path), in_place=in_place) == {"m.gguf": HELLO}
 
 
 def test_digests_pass_and_nothing_stays_nothing(blobs: BlobStore) -> None:
     assert take(blobs, [], HELLO) == {"m.gguf": HELLO}
-    assert Imports(blobs, []).take(None, [], lambda step: None, in_place=True) is None
+    assert take_all(blobs, [], None) is None
 
 
 def test_other_paths_are_refused_alike_whether_there_is_a_file_or_not(
@@ -114,5 +113,5 @@ def test_all_paths_are_checked_before_the_first_is_read(
 ) -> None:
     files = {"a": str(allowed / "deep" / "m.gguf"), "b": str(tmp_path / "secret")}
     with pytest.raises(Forbidden, match='"b"'):
-        Imports(blobs, [str(allowed)]).take(files, [], lambda step: None, in_place=False)
+        take_all(blobs, [str(allowed)], files)
     assert not blobs.folder.exists()

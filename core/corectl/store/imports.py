@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from corectl.errors import BadRequest, Forbidden
 from corectl.progress import Progress, Report
 from corectl.store.blobs import BlobStore
+from corectl.store.create import CreateSpec
 from corectl.store.local_file import LocalFile
 
 
@@ -18,20 +21,25 @@ class Imports:
         self._blobs = blobs
         self._folders = [Path(folder).expanduser().resolve() for folder in folders]
 
-    def take(
-        self, files: dict[str, str] | None, created: list[str], report: Report, *, in_place: bool
-    ) -> dict[str, str] | None:
-        """The same files, with the digest of a blob in the place of each absolute path.
+    def take(self, spec: CreateSpec, report: Report, *, in_place: bool) -> CreateSpec:
+        """The same request, with the digest of a blob in the place of each absolute path.
 
-        With `in_place` such a blob refers to its file, otherwise it is a link or a copy. New blobs are added to
-        `created`. Raises `Forbidden` for a path in no allowed folder, whether there is a file or not; `BadRequest`.
+        With `in_place` such a blob refers to its file, otherwise it is a link or a copy. Raises `Forbidden` for a path
+        in no allowed folder, whether there is a file or not, `BadRequest` and `OSError`.
         """
+        return msgspec.structs.replace(
+            spec,
+            files=self._files(spec.files, report, in_place),
+            adapters=self._files(spec.adapters, report, in_place),
+        )
+
+    def _files(self, files: dict[str, str] | None, report: Report, in_place: bool) -> dict[str, str] | None:
         if files is None:
             return None
         places = {name: self._allowed(name, text) for name, text in files.items() if Path(text).is_absolute()}
         return {
             **files,
-            **{name: self._take(*place, created, report, in_place) for name, place in places.items()},
+            **{name: self._take(*place, report, in_place) for name, place in places.items()},
         }
 
     def _allowed(self, name: str, text: str) -> tuple[Path, Path]:
@@ -48,7 +56,7 @@ class Imports:
             "its operator may allow that folder in the setting import_folders (CORECTL_IMPORT_FOLDERS)"
         )
 
-    def _take(self, folder: Path, path: Path, created: list[str], report: Report, in_place: bool) -> str:
+    def _take(self, folder: Path, path: Path, report: Report, in_place: bool) -> str:
         try:
             file = LocalFile.open_inside(folder, path)
         except OSError as exc:
@@ -56,9 +64,7 @@ class Imports:
         with file:
             digest = file.digest(lambda read: report(Progress(f"reading {path.name}", "", file.size, read)))
             if in_place:
-                stored = self._blobs.refer(file, digest)
-            else:
-                stored = self._blobs.link(file, digest) or self._blobs.copy(file, digest)
-        if stored.created:
-            created.append(digest)
+                self._blobs.refer(file, digest)
+            elif self._blobs.link(file, digest) is None:
+                self._blobs.copy(file, digest)
         return digest
