@@ -22,6 +22,7 @@ from bench.peers import PACKAGES, Peers
 from bench.scenarios import SCENARIOS
 from bench.served import BenchServer
 from bench.weights import gemma3, smollm2
+from corectl.hardware.cores import usable_cores
 
 
 def _median(take: Callable[[], float], rounds: int) -> float:
@@ -74,7 +75,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=128, help="tokens of each stream")
-    parser.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1)
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--peer-python", default=sys.executable, help="the Python that has the peers")
     parser.add_argument("--peers", default=",".join(PACKAGES), help="which of them, with commas")
     parser.add_argument("--models", default="smollm2,gemma3", help="which of them, with commas")

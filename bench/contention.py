@@ -19,11 +19,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
-import psutil
 
 from bench.served import BenchServer
 from bench.weights import GEMMA_PACKAGE, NUM_CTX, Weights, gemma3, install, smollm2, story
 from bench.wire import Left, NativeForm, Watch, stream
+from corectl.hardware.cores import usable_cores
 
 STREAM_TOKENS = 256
 SECONDS = 6.0
@@ -125,7 +125,7 @@ def _client(models: tuple[Weights, ...], threads: int | None) -> Iterator[Client
 
 def compare(rounds: int, seconds: float = SECONDS) -> list[Round]:
     """Prints the figures of each round, then their medians; returns the rounds."""
-    cores = psutil.cpu_count(logical=False) or 1
+    cores = usable_cores()
     print(f"\nShared cores ({cores} of them, {seconds:.0f} s for each rate)")
     with tempfile.TemporaryDirectory() as folder:
         second = gemma3(Path(folder))
