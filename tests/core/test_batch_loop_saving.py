@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from corectl.runner.pool import WORTHWHILE
+from corectl.runner.pool import WORTH_A_STEP, WORTHWHILE
 from tests.core.test_batch_loop_sharing import Stage, afresh, job, text
 
 
@@ -147,3 +147,24 @@ def test_states_never_take_more_than_they_may(kind: dict[str, Any]) -> None:
         assert stage.run(item) == [afresh(item)]
         assert stage.loop.state.snapshot_bytes <= 1500
     assert stage.loop.state.snapshot_bytes > 0
+
+
+def test_a_short_prompt_takes_no_step_more_before_it_comes_again() -> None:
+    """Where memory cannot be cut, a state is saved in a step that ends before a prompt's last token."""
+    stage = Stage(window=16)
+    prompt = text(1, WORTH_A_STEP - 1)
+    steps = []
+    for number in range(3):
+        # What was only kept is gone each time: there is room for one.
+        stage.run(job(10 + number, text(90 + number, 4000), predict=20))
+        stage.run(job(20 + number, text(95 + number, 4000), predict=20))
+        before = len(stage.outcome.outputs)
+        stage.run(job(1 + number, prompt, predict=1))
+        steps.append(len(stage.outcome.outputs) - before)
+    assert (steps, [stage.cached(1 + number) for number in range(3)]) == ([1, 2, 1], [0, 0, WORTH_A_STEP - 2])
+
+
+def test_a_long_prompt_is_saved_at_once() -> None:
+    stage = Stage(window=16)
+    stage.run(job(1, text(1, WORTH_A_STEP + 1), predict=1))
+    assert len(stage.outcome.outputs) == 2 and len(stage.saved) == 1

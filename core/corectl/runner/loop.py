@@ -15,7 +15,7 @@ from corectl.runner.engine import Engine, Sampled, SequenceSpec, Work
 from corectl.runner.job import Ended, Job, Running, StepOutput
 from corectl.runner.pace import Pace
 from corectl.runner.plan import Plan, plan_step
-from corectl.runner.pool import NO_MATCH, WORTHWHILE, CellPool
+from corectl.runner.pool import NO_MATCH, WORTH_A_STEP, WORTHWHILE, CellPool
 from corectl.runner.prefix import Match, common
 from corectl.runner.state import LoopState
 from corectl.runner.vision import vision_of
@@ -397,7 +397,9 @@ class BatchLoop:
                 for salt, tokens in self._recent
                 if salt == seq.salt
             )
-            places = {max(branches, default=0), seq.shareable}
+            places = {max(branches, default=0)}
+            if seq.shareable - seq.computed >= WORTH_A_STEP:
+                places.add(seq.shareable)
             seq.pauses = tuple(sorted(place for place in places if place - seq.computed >= WORTHWHILE))
             self._recent.append((seq.salt, seq.job.tokens))
 

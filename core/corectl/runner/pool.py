@@ -24,6 +24,13 @@ log = logging.getLogger(__name__)
 WORTHWHILE = 32
 """Tokens. For fewer no state is saved, and nobody waits for another one's prompt."""
 
+WORTH_A_STEP = 256
+"""Tokens of a prompt that nobody has sent before, for which there is a step more so that their state can be saved.
+
+The step costs as much as some ten tokens of a prompt do, and on a GPU as much as some hundred. A prompt that comes again
+is saved then.
+"""
+
 SMALL_STATE = 16 << 20
 """Bytes that are saved in about ten milliseconds."""
 
