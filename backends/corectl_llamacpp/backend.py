@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from corectl.messages import Notice
+from corectl.model.files import ModelFiles
 from corectl.model.gguf import header_of
+from corectl.model.split import whole_header
 from corectl.runner.engine import (
     Availability,
     CacheShape,
@@ -16,6 +20,7 @@ from corectl.runner.engine import (
 )
 from corectl_llamacpp.build import installed
 from corectl_llamacpp.devices import make_visible
+from corectl_llamacpp.kinds import KINDS
 from corectl_llamacpp.memory import estimate
 from corectl_llamacpp.seen import facts_of
 
@@ -38,6 +43,20 @@ class LlamaCppBackend:
             )
         return Availability(variant=build.variant, version=build.version or "unknown", adapters=True)
 
+    @property
+    def quantizations(self) -> tuple[str, ...]:
+        return tuple(KINDS)
+
+    def quantize(
+        self, files: ModelFiles, target: str, folder: Path, done: Callable[[int, int], None]
+    ) -> Sequence[Notice]:
+        """See `corectl.runner.engine.Quantizer`."""
+        build = installed()
+        assert build is not None, "a backend that is not available quantises nothing"
+        from corectl_llamacpp.quantize import write_quantized
+
+        return write_quantized(files, target, folder, done, build)
+
     def details(self) -> dict[str, str]:
         """See `corectl.runner.engine.DetailedBackend`."""
         build = installed()
@@ -45,7 +64,7 @@ class LlamaCppBackend:
 
     def estimate(self, model: ModelSpec, shape: CacheShape) -> MemoryEstimate:
         return estimate(
-            header_of(model.weights),
+            whole_header(model),
             shape,
             embedding=model.embedding,
             projectors=[header_of(path) for path in model.projectors],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from corectl.errors import BadModelFile, DevicesMissing, LoadFailed, NotSupporte
 from corectl.hardware.processor import processor
 from corectl.messages import Notice
 from corectl.model.gguf import Header, header_of
+from corectl.model.split import joined, parts_of
 from corectl.runner.engine import EngineInfo, ModelSpec, Placement
 from corectl.scheduler.fit import HOST
 from corectl_llamacpp import adapters, extensions, ggml, logs, numa
@@ -58,7 +59,8 @@ def load_engine(
     logs.install()
     ggml.start(build.folders)
     devices = _find_devices(placement, build.variant)
-    header = _checked_header(model.weights)
+    paths = parts_of(model)
+    header = joined([_checked_header(path) for path in paths])
     placement = _with_cache(header, placement)
     # The head comes last: where it is on an accelerator, everything is.
     whole = sum(placement.layers) > len(layers_of(header))
@@ -69,7 +71,7 @@ def load_engine(
         idle = min(idle, max(0, SPLIT_SEQUENCES - placement.max_sequences))
     pooling = pooling_of(header) if model.embedding else ""
     with ExitStack() as undo:
-        native = _load_model(model.weights, placement, devices, progress)
+        native = _load_model(paths, placement, devices, progress)
         undo.callback(llama_cpp.llama_model_free, native)
         vision = _load_vision(model, native, placement, devices)
         if vision is not None:
@@ -145,8 +147,9 @@ def _with_cache(header: Header, placement: Placement) -> Placement:
 
 
 def _load_model(
-    weights: Path, placement: Placement, devices: Devices, progress: Callable[[float], None]
+    paths: Sequence[Path], placement: Placement, devices: Devices, progress: Callable[[float], None]
 ) -> Any:
+    """The weights, of one file or of all parts in their order."""
     params = model_params(placement, list(devices.values()))
 
     def report(fraction: float, data: Any) -> bool:
@@ -156,7 +159,13 @@ def _load_model(
     # llama.cpp keeps the pointer until the model is loaded, so the object must live as long.
     callback = llama_cpp.llama_progress_callback(report)
     params.progress_callback = callback
-    native = llama_cpp.llama_model_load_from_file(os.fsencode(weights), params)
+    names = [os.fsencode(path) for path in paths]
+    if len(names) == 1:
+        native = llama_cpp.llama_model_load_from_file(names[0], params)
+    else:
+        native = llama_cpp.llama_model_load_from_splits(
+            (ctypes.c_char_p * len(names))(*names), len(names), params
+        )
     if not native:
         raise logs.failure("failed to load model")
     return native

@@ -6,7 +6,7 @@ from corectl import hookimpl
 from corectl.model.details import quantization_level
 from corectl.model.files import ModelFiles
 from corectl.model.formats import ModelDescription, ModelFormat
-from corectl.model.gguf import header_of
+from corectl.model.split import whole_header
 
 corectl_api = 1
 
@@ -27,7 +27,7 @@ class Gguf:
             return False
 
     def describe(self, files: ModelFiles) -> ModelDescription:
-        header = header_of(files.weights)
+        header = whole_header(files)
         chat_template = header.metadata.get("tokenizer.chat_template")
         return ModelDescription(
             architecture=str(header.metadata.get("general.architecture", "")),
