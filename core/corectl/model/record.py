@@ -14,6 +14,7 @@ from corectl.messages import Message
 from corectl.model.files import ModelFiles, read_small
 from corectl.model.manifest import MediaType, ModelConfig
 from corectl.model.name import ModelName
+from corectl.model.split import part_name
 
 T = TypeVar("T")
 
@@ -81,10 +82,15 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @property
     def files(self) -> ModelFiles | None:
         """All files of the weights, or None for a stub of a remote model."""
-        weights = self.weights
-        if weights is None:
+        weights = self.paths(MediaType.MODEL)
+        if not weights:
             return None
-        return ModelFiles(weights=weights, named=self.named(MediaType.MODEL, MediaType.JSON))
+        named = self.named(MediaType.MODEL, MediaType.JSON)
+        if len(weights) > 1 and not named:
+            # The parts of a split model, in their order, as others may have stored them.
+            names = (part_name("model", number, len(weights)) for number in range(1, len(weights) + 1))
+            named = dict(zip(names, weights, strict=True))
+        return ModelFiles(weights=weights[0], named=named)
 
     def named(self, *media_types: MediaType) -> dict[str, Path]:
         """Where the layers of some kinds lie that have a name."""
