@@ -12,7 +12,8 @@ from litestar import Response
 
 from corectl.errors import BadRequest, CorectlError, Forbidden, LoadFailed, NotFound
 from corectl.messages import Message, Notice
-from corectl.model.details import Details, TensorSummary, details_of, gguf_of, model_info, tensor_list
+from corectl.model.details import Details, details_of, gguf_parts, model_info, tensor_list
+from corectl.model.formats import TensorSummary
 from corectl.model.manifest import MediaType
 from corectl.model.modelfile import parameters_text, show_modelfile, template_text
 from corectl.model.name import ModelName, parse_reference
@@ -154,10 +155,10 @@ async def show(services: Services, body: ShowRequest) -> Response[bytes]:
 
 def _show(services: Services, record: ModelRecord, body: ShowRequest) -> ShowReply:
     projectors = record.paths(MediaType.PROJECTOR)
-    weights = gguf_of(record)
+    more = services.details(record)
     return ShowReply(
         details=details_of(record),
-        model_info=model_info(record, verbose=body.verbose),
+        model_info={**model_info(record, verbose=body.verbose), **more.metadata},
         modified_at=local_time(record.modified_at),
         license="\n".join(record.licenses),
         modelfile=show_modelfile(record, system=body.system, options=body.options),
@@ -168,7 +169,7 @@ def _show(services: Services, record: ModelRecord, body: ShowRequest) -> ShowRep
         remote_model=record.config.remote_model,
         remote_host=record.config.remote_host,
         projector_info=model_info(projectors[0], verbose=body.verbose) if projectors else {},
-        tensors=tensor_list(weights) if weights else [],
+        tensors=[*tensor_list(gguf_parts(record)), *more.tensors],
         capabilities=services.capabilities(record),
         requires=record.config.requires,
         origin="" if record.origin == "store" else record.origin,

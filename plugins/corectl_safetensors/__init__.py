@@ -9,13 +9,26 @@ from typing import Any
 from corectl import hookimpl
 from corectl.errors import BadModelFile
 from corectl.model.files import ModelFiles
-from corectl.model.formats import ModelDescription, ModelFormat
+from corectl.model.formats import ModelDescription, ModelDetails, ModelFormat, TensorSummary
 from corectl.model.hf import chat_template_of, config_of, whole_number
-from corectl_safetensors.header import Tensor, read_header
+from corectl_safetensors.header import Tensor, read_headers
 
 corectl_api = 1
 
 SUFFIX = ".safetensors"
+
+_NUMBERS = {
+    "num_hidden_layers": "block_count",
+    "max_position_embeddings": "context_length",
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "num_local_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "vocab_size": "vocab_size",
+}
+"""What config.json calls the sizes of a model, and what GGUF calls them."""
 
 
 class Safetensors:
@@ -27,20 +40,8 @@ class Safetensors:
         return "config.json" in files.named and any(name.endswith(SUFFIX) for name in files.named)
 
     def describe(self, files: ModelFiles) -> ModelDescription:
-        config = config_of(files)
-        tensors = [
-            tensor
-            for name, path in sorted(files.named.items())
-            if name.endswith(SUFFIX)
-            for tensor in read_header(path)
-        ]
-        if not tensors:
-            raise BadModelFile("the safetensors files hold no tensors")
-        architecture = config.get("model_type")
-        if not isinstance(architecture, str) or not architecture:
-            raise BadModelFile("config.json does not say which model it is: model_type is missing")
-        text = config.get("text_config")
-        sizes = {**config, **(text if isinstance(text, dict) else {})}
+        config, tensors = config_of(files), _tensors(files)
+        architecture, sizes = _architecture(config), _sizes(config)
         bits = _bits(config)
         return ModelDescription(
             architecture=architecture,
@@ -51,6 +52,39 @@ class Safetensors:
             capabilities=("completion",),
             chat_template=chat_template_of(files),
         )
+
+    def details(self, files: ModelFiles) -> ModelDetails:
+        config, tensors = config_of(files), _tensors(files)
+        architecture, sizes = _architecture(config), _sizes(config)
+        numbers = {key: whole_number(sizes.get(name)) for name, key in _NUMBERS.items()}
+        return ModelDetails(
+            metadata={
+                "general.architecture": architecture,
+                "general.parameter_count": _parameters(tensors, _bits(config)),
+                **{f"{architecture}.{key}": value for key, value in numbers.items() if value},
+            },
+            tensors=tuple(TensorSummary(tensor.name, tensor.type, tensor.shape) for tensor in tensors),
+        )
+
+
+def _tensors(files: ModelFiles) -> list[Tensor]:
+    found = read_headers(path for name, path in sorted(files.named.items()) if name.endswith(SUFFIX))
+    if not found:
+        raise BadModelFile("the safetensors files hold no tensors")
+    return found
+
+
+def _architecture(config: dict[str, Any]) -> str:
+    found = config.get("model_type")
+    if not isinstance(found, str) or not found:
+        raise BadModelFile("config.json does not say which model it is: model_type is missing")
+    return found
+
+
+def _sizes(config: dict[str, Any]) -> dict[str, Any]:
+    """What is said of the model that reads and writes text; the others lie beside it."""
+    text = config.get("text_config")
+    return {**config, **(text if isinstance(text, dict) else {})}
 
 
 def _bits(config: dict[str, Any]) -> int:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -12,7 +15,11 @@ from corectl.errors import BadModelFile
 MAX_HEADER = 100 << 20
 """Bytes. The format's own limit."""
 
-MAX_TENSORS = 1 << 20
+MAX_HEADERS = 128 << 20
+"""Bytes of all headers of a model."""
+
+MAX_TENSORS = 1 << 19
+"""Of all files of a model. The largest models that are published have a fifth of it."""
 
 _BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
@@ -25,11 +32,16 @@ _BITS = {
 
 
 class Tensor(msgspec.Struct, frozen=True):
-    """A tensor's name, the type of its values, and how many there are."""
+    """A tensor's name, the type of its values, and its dimensions, the slowest first."""
 
     name: str
     type: str
-    count: int
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """How many values there are."""
+        return math.prod(self.shape)
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -38,25 +50,52 @@ class _Entry(msgspec.Struct, frozen=True):
     data_offsets: tuple[int, int]
 
 
+def read_headers(paths: Iterable[Path]) -> list[Tensor]:
+    """All tensors of the files of a model. Raises `BadModelFile` and `OSError`."""
+    tensors: list[Tensor] = []
+    left = MAX_HEADERS
+    for path in paths:
+        found, length = _read(path, left, MAX_TENSORS - len(tensors))
+        tensors += found
+        left -= length
+    return tensors
+
+
 def read_header(path: Path) -> list[Tensor]:
     """All tensors of a file, whose data must fill it without gaps. Raises `BadModelFile` and `OSError`."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
-            raise BadModelFile("the file is no safetensors file, or was cut off in its header")
-        data = file.read(length)
+    return read_headers([path])
+
+
+def _read(path: Path, most_bytes: int, most_tensors: int) -> tuple[list[Tensor], int]:
+    """The tensors of a file, and the bytes of its header."""
+    data, size = _header(path, most_bytes)
     try:
         raw = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
         raw.pop("__metadata__", None)
-        if len(raw) > MAX_TENSORS:
-            raise BadModelFile(f"the safetensors file has {len(raw)} tensors; at most {MAX_TENSORS} are read")
+        if len(raw) > most_tensors:
+            raise BadModelFile(f"the safetensors files have more than {MAX_TENSORS} tensors")
         entries = {name: msgspec.json.decode(value, type=_Entry) for name, value in raw.items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise BadModelFile(f"the header of the safetensors file is damaged: {exc}") from exc
-    _check(entries, size - 8 - length)
-    return [Tensor(name, entry.dtype, math.prod(entry.shape)) for name, entry in entries.items()]
+    _check(entries, size - 8 - len(data))
+    return [Tensor(name, entry.dtype, entry.shape) for name, entry in entries.items()], len(data)
+
+
+def _header(path: Path, most: int) -> tuple[bytes, int]:
+    """The bytes of the header, and how many the whole file has."""
+    # Without O_NONBLOCK the opening of a FIFO would wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        start = file.read(8) if stat.S_ISREG(status.st_mode) else b""
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or not 2 <= length <= min(MAX_HEADER, status.st_size - 8):
+            raise BadModelFile("the file is no safetensors file, or was cut off in its header")
+        if length > most:
+            raise BadModelFile(
+                f"the headers of the safetensors files are longer than {MAX_HEADERS >> 20} MiB"
+            )
+        return file.read(length), status.st_size
 
 
 def _check(entries: dict[str, _Entry], size: int) -> None:

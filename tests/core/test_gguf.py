@@ -137,7 +137,7 @@ def test_model_info_is_sorted_and_hides_what_has_its_own_field(tmp_path: Path) -
 
 
 def test_tensors_are_listed_by_block(tmp_path: Path) -> None:
-    names = [entry.name for entry in tensor_list(real_file(tmp_path / "real.gguf"))]
+    names = [entry.name for entry in tensor_list([real_file(tmp_path / "real.gguf")])]
     assert names == ["output.weight", "token_embd.weight", "blk.2.b", "blk.10.a"]
 
 

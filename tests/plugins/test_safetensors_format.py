@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 
 from corectl.errors import BadModelFile
 from corectl.model.files import ModelFiles
-from corectl.model.formats import ModelDescription
-from corectl_safetensors import Safetensors
-from corectl_safetensors.header import read_header
+from corectl.model.formats import ModelDescription, TensorSummary
+from corectl_safetensors import Safetensors, header
+from corectl_safetensors.header import read_header, read_headers
 
 FORMAT = Safetensors()
 CONFIG = {"model_type": "llama", "max_position_embeddings": 256, "hidden_size": 4}
@@ -149,3 +150,42 @@ def test_a_header_nested_without_end(tmp_path: Path) -> None:
     deep = b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
     with pytest.raises(BadModelFile, match="damaged"):
         read_header(container(tmp_path / "x.safetensors", header=deep, data=0))
+
+
+def test_details(tmp_path: Path) -> None:
+    config = {
+        **CONFIG,
+        "text_config": {"num_hidden_layers": 2, "vocab_size": 8},
+        "num_attention_heads": "many",
+    }
+    found = FORMAT.details(folder(tmp_path, config))
+    assert found.metadata == {
+        "general.architecture": "llama",
+        "general.parameter_count": 16,
+        "llama.block_count": 2,
+        "llama.context_length": 256,
+        "llama.embedding_length": 4,
+        "llama.vocab_size": 8,
+    }
+    assert found.tensors == (TensorSummary("a", "F16", (3, 4)), TensorSummary("b", "F32", (4,)))
+
+
+def test_the_headers_of_all_files_have_one_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [container(tmp_path / f"{number}.safetensors") for number in range(3)]
+    length = paths[0].stat().st_size - 8 - 40
+    monkeypatch.setattr(header, "MAX_HEADERS", 3 * length)
+    monkeypatch.setattr(header, "MAX_TENSORS", 6)
+    assert len(read_headers(paths)) == 6
+    monkeypatch.setattr(header, "MAX_HEADERS", 3 * length - 1)
+    with pytest.raises(BadModelFile, match=r"headers .* longer"):
+        read_headers(paths)
+    monkeypatch.setattr(header, "MAX_HEADERS", 3 * length)
+    monkeypatch.setattr(header, "MAX_TENSORS", 5)
+    with pytest.raises(BadModelFile, match="more than 5 tensors"):
+        read_headers(paths)
+
+
+def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(BadModelFile, match="no safetensors file"):
+        read_header(tmp_path / "fifo")

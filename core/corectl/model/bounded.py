@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import TypeVar
 
 from corectl.deadline import Deadline, Overdue, described
 from corectl.errors import BadModelFile, CorectlError, LoadFailed
 from corectl.model.files import ModelFiles
-from corectl.model.formats import ModelDescription, ModelFormat
+from corectl.model.formats import DetailedFormat, ModelDescription, ModelDetails, ModelFormat
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +37,16 @@ class BoundedFormat:
 
     def describe(self, files: ModelFiles) -> ModelDescription:
         """Raises `BadModelFile`, and `LoadFailed` where it takes too long."""
+        return self._asked(self._kind.describe, files)
+
+    def details(self, files: ModelFiles) -> ModelDetails:
+        """Empty where the plugin tells none. Raises as `describe`."""
+        kind = self._kind
+        return self._asked(kind.details, files) if isinstance(kind, DetailedFormat) else ModelDetails()
+
+    def _asked(self, question: Callable[[ModelFiles], T], files: ModelFiles) -> T:
         try:
-            return self._deadline.call(self._kind.describe, files)
+            return self._deadline.call(question, files)
         except Overdue as exc:
             log.error("%s; models of this format cannot be used until it does", exc)
             raise LoadFailed(str(exc)) from exc

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from corectl.model.formats import TensorSummary
 from corectl.model.ggml import file_type_name
 from corectl.model.gguf import Header, TensorInfo, header_of, read_header
 from corectl.model.manifest import MediaType, ModelConfig
 from corectl.model.record import ModelRecord
+from corectl.model.split import joined, parts_of
 
 _HIDDEN_KEYS = frozenset({"general.name", "tokenizer.chat_template"})
 
@@ -27,14 +30,6 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     quantization_level: str
     context_length: int = 0
     embedding_length: int = 0
-
-
-class TensorSummary(msgspec.Struct, frozen=True):
-    """One entry of `tensors` in /api/show."""
-
-    name: str
-    type: str
-    shape: tuple[int, ...]
 
 
 def details_of(record: ModelRecord, *, lengths: bool = False) -> Details:
@@ -65,6 +60,12 @@ def gguf_of(record: ModelRecord) -> Path | None:
     return record.weights if record.config.model_format in ("", "gguf") else None
 
 
+def gguf_parts(record: ModelRecord) -> tuple[Path, ...]:
+    """All files of the weights in their order if they are GGUF, else none."""
+    files = record.files
+    return parts_of(files) if files is not None and gguf_of(record) is not None else ()
+
+
 def parent_model(record: ModelRecord) -> str:
     """The short name of the model that this one was created from, or an empty text."""
     for layer in record.layers:
@@ -79,10 +80,12 @@ def model_info(source: ModelRecord | Path, *, verbose: bool = False) -> dict[str
     A remote stub, and a model in another format than GGUF, has what its config tells. Raises `BadModelFile` and
     `OSError`.
     """
-    path = gguf_of(source) if isinstance(source, ModelRecord) else source
-    if path is None:
+    parts = gguf_parts(source) if isinstance(source, ModelRecord) else (source,)
+    if not parts:
         return _info_of_config(source.config) if isinstance(source, ModelRecord) else {}
-    header = read_header(path, arrays=True) if verbose else header_of(path)
+    # Arrays are in the first part alone.
+    first = read_header(parts[0], arrays=True) if verbose else header_of(parts[0])
+    header = joined([first, *map(header_of, parts[1:])])
     info = {key: _json_safe(value) for key, value in header.metadata.items() if key not in _HIDDEN_KEYS}
     info["general.parameter_count"] = header.parameter_count
     # Files from before there was a second version do not say.
@@ -109,9 +112,9 @@ def _json_safe(value: Any) -> Any:
     return value
 
 
-def tensor_list(path: Path) -> list[TensorSummary]:
-    """All tensors of a GGUF file: those outside blocks, then block by block, each by name. Raises as `model_info`."""
-    tensors = sorted(header_of(path).tensors, key=_tensor_order)
+def tensor_list(paths: Iterable[Path]) -> list[TensorSummary]:
+    """All tensors of GGUF files: those outside blocks, then block by block, each by name. Raises as `model_info`."""
+    tensors = sorted((tensor for path in paths for tensor in header_of(path).tensors), key=_tensor_order)
     return [TensorSummary(tensor.name, tensor.type_name, tensor.shape) for tensor in tensors]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -25,6 +25,21 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     chat_template: str = ""
 
 
+class TensorSummary(msgspec.Struct, frozen=True):
+    """A tensor, its dimensions in the order in which its format has them."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+
+
+class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is told of a model to who wants to know everything: metadata by GGUF's names for it, and all tensors."""
+
+    metadata: dict[str, Any] = {}
+    tensors: tuple[TensorSummary, ...] = ()
+
+
 class ModelFormat(Protocol):
     """A file format; see `corectl.hookspecs.corectl_model_formats` for when it is called."""
 
@@ -40,4 +55,16 @@ class ModelFormat(Protocol):
 
     def describe(self, files: ModelFiles) -> ModelDescription:
         """Raises `corectl.errors.BadModelFile` for a damaged or hostile file."""
+        ...
+
+
+@runtime_checkable
+class DetailedFormat(ModelFormat, Protocol):
+    """A format that tells of metadata and tensors, too."""
+
+    def details(self, files: ModelFiles) -> ModelDetails:
+        """Called by /api/show, on a worker thread. Values must be such as JSON has.
+
+        Raises `corectl.errors.BadModelFile` for a damaged or hostile file.
+        """
         ...

@@ -13,9 +13,10 @@ from corectl.config import Settings
 from corectl.errors import BadRequest, LoadFailed, NotSupported
 from corectl.messages import LoadOptions, SamplingOptions, Template
 from corectl.model.capabilities import capabilities
+from corectl.model.described import Descriptions
 from corectl.model.details import gguf_of
 from corectl.model.files import ModelFiles
-from corectl.model.formats import ModelDescription
+from corectl.model.formats import DetailedFormat, ModelDescription, ModelDetails
 from corectl.model.manifest import MediaType
 from corectl.model.name import ModelName
 from corectl.model.options import read_given_options, read_options
@@ -50,6 +51,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     workshop: Workshop = msgspec.field(
         default_factory=lambda: Workshop(Settings(), PluginHost(), Machine(Settings(), PluginHost()))
     )
+
+    descriptions: Descriptions = msgspec.field(default_factory=Descriptions)
 
     async def find(self, name: ModelName) -> ModelRecord | None:
         """The model of that name, stored or offered by a registry."""
@@ -106,7 +109,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         if kind is None:
             known = ", ".join(sorted(self.plugins.formats)) or "none"
             raise NotSupported(f"no plugin knows the model format {format_name!r}; known: {known}")
-        return kind.describe(files)
+        return self.descriptions.of(kind, files)
 
     def backend(self, record: ModelRecord) -> Choice:
         """The backend that a model would be loaded with now. For worker threads: it may ask the hardware probes.
@@ -134,8 +137,18 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         """
         files, kind = record.files, self.plugins.formats.get(record.config.model_format)
         foreign = files is not None and kind is not None and gguf_of(record) is None
-        description = kind.describe(files) if foreign and kind and files else None
+        description = self.descriptions.of(kind, files) if foreign and kind and files else None
         return capabilities(record, description, prefer_go=self.settings.go_template)
+
+    def details(self, record: ModelRecord) -> ModelDetails:
+        """Metadata and tensors of a model in another format than GGUF, as far as its plugin tells. For worker threads.
+
+        Raises `BadModelFile` and `OSError`.
+        """
+        kind = self.plugins.formats.get(record.config.model_format)
+        if record.files is None or gguf_of(record) is not None or not isinstance(kind, DetailedFormat):
+            return ModelDetails()
+        return kind.details(record.files)
 
     def embedding_template(self, record: ModelRecord) -> str:
         """The TEMPLATE that each text to embed is put into, such as `search_query: {{ .Prompt }}`, or an empty text.
