@@ -16,6 +16,7 @@ from corectl.model.hf import MAX_CONFIG
 from corectl.model.manifest import Layer, ModelConfig
 from corectl.model.name import ModelName
 from corectl.model.record import ModelRecord, StoredLayer
+from corectl.model.split import joined
 from corectl_huggingface import parts, quants, snapshots
 from corectl_huggingface.documents import (
     MAX_INDEX,
@@ -117,14 +118,10 @@ class _Snapshot:
         return self._record(LATEST, found, folder_config(self._json(parts.CONFIG)))
 
     def _gguf_config(self, variant: quants.Variant) -> ModelConfig:
-        header = header_of(self._files[variant.files[0]])
-        # A shard tells its own tensors only.
-        parameters = header.parameter_count if len(variant.files) == 1 else 0
+        header = joined([header_of(self._files[path]) for path in variant.files])
+        context_length = header.number("context_length")
         return gguf_config(
-            header.architecture,
-            parameters,
-            variant.quant,
-            context_length=header.number("context_length"),
+            header.architecture, header.parameter_count, variant.quant, context_length=context_length
         )
 
     def _shards(self) -> set[str] | None:

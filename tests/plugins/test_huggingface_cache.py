@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from corectl.errors import Busy
+from corectl.model.details import human_number
+from corectl.model.gguf import header_of
 from corectl.model.manifest import MediaType
 from corectl.model.name import ModelName
 from corectl.model.record import ModelRecord
@@ -215,6 +217,7 @@ def test_shards_of_a_gguf_model_belong_together(cache: Cache) -> None:
     record = find("hf.co/o/m:q8_0")
     assert record is not None
     assert [layer.name for layer in record.layers] == [shard.removeprefix("Q8_0/") for shard in shards]
+    assert record.config.model_type == human_number(2 * header_of(EMBEDDER).parameter_count)
     (snapshot / shards[1]).unlink()
     assert find("hf.co/o/m:q8_0") is None
 
