@@ -3,6 +3,9 @@
 A `Backend` is the descriptor that a plugin returns: cheap, and asked in the server process. Its `load` is called in
 the runner process only, and gives the `Engine`, which the batch loop drives from one thread. Errors of the engine's
 library are translated by the backend into `corectl.errors` (`LoadFailed`, `EngineError`).
+
+Plugins import all of it from here. The memory that models take stands in `corectl.runner.memory`, and what a step is
+made of in `corectl.runner.work`.
 """
 
 from __future__ import annotations
@@ -13,13 +16,47 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 
-from corectl.messages import Notice, SamplingOptions
+from corectl.messages import Notice
 from corectl.model.files import ModelFiles
-from corectl.runner.vision import ImageSpan
+from corectl.runner.memory import CacheShape, LayerMemory, MemoryEstimate, MemoryUse
+from corectl.runner.work import (
+    Candidate,
+    Constraint,
+    PairTokens,
+    Passage,
+    Sampled,
+    SequenceSpec,
+    Work,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+__all__ = [
+    "ArchitectureChecker",
+    "Availability",
+    "Backend",
+    "CacheShape",
+    "Candidate",
+    "Constraint",
+    "CrossEncoder",
+    "DetailedBackend",
+    "Engine",
+    "EngineInfo",
+    "LayerMemory",
+    "MemoryEstimate",
+    "MemoryUse",
+    "ModelSpec",
+    "PairTokens",
+    "Passage",
+    "Placement",
+    "Quantizer",
+    "Sampled",
+    "SequenceSpec",
+    "Tokenizer",
+    "Work",
+]
 
 
 class Availability(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,72 +76,6 @@ class Availability(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def usable(self) -> bool:
         return not self.reason
-
-
-class CacheShape(msgspec.Struct, frozen=True, kw_only=True):
-    """What else than the number of cells decides how much memory a model takes.
-
-    `num_batch` is the most tokens of one step, `max_sequences` how many run at once, `cache_type` the type of values in
-    the key-value memory (`f16`, `q8_0`, `q4_0`), `flash_attention` None where the engine decides.
-    """
-
-    num_batch: int
-    max_sequences: int
-    cache_type: str = "f16"
-    flash_attention: bool | None = None
-
-
-class LayerMemory(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes of one layer: its weights, its key-value memory for each cell, and its state for each sequence.
-
-    A layer with a sliding window has `most_cells` of them at most (0: as many as the pool).
-    """
-
-    weights: int
-    cell: float = 0.0
-    sequence: int = 0
-    most_cells: int = 0
-
-
-class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes that a model will take, as `corectl.scheduler.fit` adds them up for a number of cells.
-
-    `layers` are those that can lie on accelerators, in their order; `head` the weights that follow the last of them;
-    `host` what stays in the machine's memory wherever the layers are; `tied` bytes are the same in both, and doubled
-    only where the head is on an accelerator. Cells come in multiples of `cell_step`.
-
-    Intermediate values take `compute` on each device that computes, and for each cell `compute_cell`, and for each of
-    the cells that windows have (`window_cells` at most) `window_cell`; but no less than `least_compute`. Besides that,
-    `host_compute` is in the machine's memory in any case. What encodes images takes `vision` of weights and
-    `vision_compute`, on the first accelerator that has layers, or else on the host.
-    """
-
-    layers: tuple[LayerMemory, ...] = ()
-    head: int = 0
-    host: int = 0
-    tied: int = 0
-    cell_step: int = 1
-    compute: int = 0
-    compute_cell: float = 0.0
-    window_cell: float = 0.0
-    window_cells: int = 0
-    least_compute: int = 0
-    host_compute: int = 0
-    vision: int = 0
-    vision_compute: int = 0
-
-
-class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes on one device, by its id: estimated before a load, or measured after it."""
-
-    device: str
-    weights: int = 0
-    cache: int = 0
-    compute: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.cache + self.compute
 
 
 class ModelSpec(ModelFiles, frozen=True, kw_only=True):
@@ -184,71 +155,6 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     notices: tuple[Notice, ...] = ()
 
 
-class Constraint(Protocol):
-    """Keeps one sequence to a grammar. The batch loop's thread calls it, and nobody else."""
-
-    @property
-    def notices(self) -> Sequence[Notice]:
-        """What the client should know, once the sequence has ended."""
-        ...
-
-    def mask(self, logits: npt.NDArray[np.float32]) -> None:
-        """Sets the logits of tokens that must not come next to minus infinity, in place.
-
-        `logits` has one value per token of the vocabulary. The engine calls it once before each token that it draws,
-        after probabilities were taken, and before any sampler. Never raises.
-        """
-        ...
-
-    def accept(self, token: int) -> None:
-        """Takes note of a drawn token. Called by the batch loop. Raises `EngineError` if the grammar is broken."""
-        ...
-
-
-class SequenceSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine needs to know of a sequence before its first step.
-
-    `prompt` seeds the repetition penalties. `top_logprobs` below 0 means that no probabilities are wanted. With a
-    `constraint`, tokens are drawn from what its mask leaves.
-    """
-
-    id: int
-    prompt: tuple[int, ...]
-    sampling: SamplingOptions
-    top_logprobs: int = -1
-    constraint: Constraint | None = None
-
-
-class Work(msgspec.Struct, frozen=True):
-    """One sequence's part of a step: its next tokens, which go to consecutive positions from `position` on.
-
-    With `sample`, a token is drawn from the logits after the last of them. With an `image`, the tokens are the cells of
-    that span, which is encoded; there is one image at most in a step, and none is sampled after.
-    """
-
-    id: int
-    tokens: Sequence[int]
-    position: int
-    sample: bool
-    image: ImageSpan | None = None
-
-
-class Candidate(msgspec.Struct, frozen=True):
-    """A token and its natural-log probability before any sampler."""
-
-    token: int
-    logprob: float
-
-
-class Sampled(msgspec.Struct, frozen=True):
-    """A drawn token. `chosen` and `top` (best first) are filled where probabilities were asked for."""
-
-    id: int
-    token: int
-    chosen: Candidate | None = None
-    top: tuple[Candidate, ...] = ()
-
-
 class Tokenizer(Protocol):
     """The model's vocabulary. Safe to use from any thread of the runner."""
 
@@ -284,34 +190,6 @@ class Tokenizer(Protocol):
     def is_end(self, token: int) -> bool:
         """True for tokens that end a generation."""
         ...
-
-
-class Passage(msgspec.Struct, frozen=True):
-    """Tokens that are embedded as one. From `second` on they are of a pair's second text; below 0 there is none."""
-
-    tokens: list[int]
-    second: int = -1
-
-
-class PairTokens(msgspec.Struct, frozen=True, kw_only=True):
-    """A query and a document with what a cross-encoder wants before, between and after them.
-
-    Where both stand in one text, they are the `document`, and `query` is empty.
-    """
-
-    head: list[int]
-    query: list[int]
-    middle: list[int]
-    document: list[int]
-    tail: list[int]
-
-    @property
-    def length(self) -> int:
-        return sum(map(len, (self.head, self.query, self.middle, self.document, self.tail)))
-
-    def passage(self) -> Passage:
-        first = [*self.head, *self.query, *self.middle]
-        return Passage([*first, *self.document, *self.tail], len(first) or -1)
 
 
 class Engine(Protocol):
