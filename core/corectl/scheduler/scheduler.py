@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 
 import msgspec
 
@@ -30,6 +29,7 @@ from corectl.scheduler.machine import Machine
 from corectl.scheduler.memory import until_freed
 from corectl.scheduler.plan import FitPlan
 from corectl.scheduler.state import AnyModel, Lease, LoadedModel, Model, SchedulerStats, summarize
+from corectl.scheduler.views import loaded, view
 from corectl.trace import Trace
 
 log = logging.getLogger(__name__)
@@ -243,16 +243,7 @@ class Scheduler:
 
     def loaded(self) -> list[LoadedModel]:
         """What is in memory, latest expiry first."""
-        found = []
-        now = asyncio.get_running_loop().time()
-        for key, entry in self._core.entries.items():
-            slot = self._slots.get(key)
-            if entry.phase != "ready" or slot is None or slot.runner is None:
-                continue
-            found.append(_view(slot, slot.runner, entry.active, self._expiry(key, now)))
-        return sorted(
-            found, key=lambda model: model.expires_at or datetime.max.replace(tzinfo=UTC), reverse=True
-        )
+        return loaded(self._core.entries, self._slots, asyncio.get_running_loop().time())
 
     def runners(self) -> list[LoadedModel]:
         """All models whose processes live, also those on their way out, of which `corectl_model_unloaded` will tell.
@@ -260,7 +251,7 @@ class Scheduler:
         There may be two of one name, if it was given to other weights. None of them says when it expires.
         """
         return [
-            _view(slot, runner, entry.active if (entry := self._entry(slot)) else 0, None)
+            view(slot, runner, entry.active if (entry := self._entry(slot)) else 0, None)
             for runner, slot in self._runners.items()
         ]
 
@@ -268,14 +259,6 @@ class Scheduler:
         """The state machine's side of a slot; None once another has taken its place."""
         key = slot.model.key
         return self._core.entries.get(key) if self._slots.get(key) is slot else None
-
-    def _expiry(self, key: str, now: float) -> datetime | None:
-        entry = self._core.entries[key]
-        if entry.draining:
-            return datetime.now(UTC) - timedelta(seconds=1)
-        left = entry.keep_alive if entry.expires is None else entry.expires - now
-        # Beyond a century is for ever; larger values do not fit a date.
-        return None if left > 100 * 365 * 86400 else datetime.now(UTC) + timedelta(seconds=left)
 
     async def shutdown(self) -> None:
         """Ends all runners. Requests that still wait get `Busy`, those that are served an error from their runner."""
@@ -398,7 +381,7 @@ class Scheduler:
         self._runners[runner] = slot
         runner.lost.add_done_callback(lambda _: self._carry_out(self._core.dying(key)))
         runner.ended.add_done_callback(lambda ended: self._ended(key, slot, ended.result()))
-        self._plugins.emit("corectl_model_loaded", model=_view(slot, runner, 0, None))
+        self._plugins.emit("corectl_model_loaded", model=view(slot, runner, 0, None))
         now = asyncio.get_running_loop().time()
         self._carry_out(self._core.loaded(key, runner.info.memory, now, placement.num_ctx))
 
@@ -418,8 +401,8 @@ class Scheduler:
         self._unloads[asked or "died"] += 1
         if slot.runner is not None:
             del self._runners[slot.runner]
-            view = _view(slot, slot.runner, 0, None)
-            self._plugins.emit("corectl_model_unloaded", model=view, reason=asked or reason)
+            last = view(slot, slot.runner, 0, None)
+            self._plugins.emit("corectl_model_unloaded", model=last, reason=asked or reason)
         if slot.before and not self._closing:
             self._background(self._await_memory(key, slot))
         else:
@@ -441,21 +424,3 @@ class Scheduler:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _view(slot: Slot, runner: Runner, active: int, expires_at: datetime | None) -> LoadedModel:
-    assert slot.placement is not None and slot.choice is not None
-    return LoadedModel(
-        record=slot.model.record,
-        backend=slot.choice.backend.name,
-        variant=slot.choice.variant,
-        backend_reason=slot.choice.reason,
-        placement=slot.placement,
-        info=runner.info,
-        stats=runner.stats,
-        pid=runner.pid,
-        active=active,
-        expires_at=expires_at,
-        notices=slot.notices,
-        load_seconds=slot.load_seconds,
-    )
