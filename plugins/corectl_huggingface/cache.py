@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from corectl.errors import Busy, CorectlError, NotFound
 from corectl.model.files import read_small
 from corectl.model.gguf import header_of
@@ -34,21 +36,33 @@ log = logging.getLogger(__name__)
 HOST = "hf.co"
 LATEST = "latest"
 
+_MOST_SEEN = 1000
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Records = Iterator[ModelRecord]
+State = tuple[tuple[str, int, int], ...]
+
+
+class _Seen(msgspec.Struct, frozen=True):
+    """What a model was found to be, and what its files were then: names, sizes and times of change."""
+
+    state: State
+    record: ModelRecord
 
 
 class HuggingFaceCache:
     """See `corectl.registry.base.LocalRegistry`.
 
-    Models are named `hf.co/<owner>/<name>`; one in GGUF has its quantisation as the tag.
+    Models are named `hf.co/<owner>/<name>`; one in GGUF has its quantisation as the tag. Files are only read when they
+    have changed.
     """
 
     name = "hfcache"
 
     def __init__(self, hashes: Hashes | None = None) -> None:
         self._hashes = hashes or Hashes()
+        self._seen: dict[tuple[Path, str], _Seen] = {}
 
     def list(self) -> Records:
         """One that is incomplete or damaged is left out, and said in the debug log.
@@ -65,7 +79,7 @@ class HuggingFaceCache:
                 continue
             for tag in snapshot.tags:
                 try:
-                    yield snapshot.record(tag)
+                    yield self._record(snapshot, tag)
                 except (CorectlError, OSError) as exc:
                     log.debug("%s:%s of the Hugging Face cache is left out: %s", folder.name, tag, exc)
 
@@ -77,19 +91,30 @@ class HuggingFaceCache:
             try:
                 snapshot = _Snapshot.of(folder, self._hashes)
                 if snapshot is not None:
-                    return snapshot.record(name.tag)
+                    return self._record(snapshot, name.tag)
             except Busy:
                 raise
             except (CorectlError, OSError) as exc:
                 log.debug("%s of the Hugging Face cache is left out: %s", folder.name, exc)
         return None
 
+    def _record(self, snapshot: _Snapshot, tag: str) -> ModelRecord:
+        key, state = (snapshot.folder, tag.casefold()), snapshot.state()
+        known = self._seen.get(key)
+        if known is not None and known.state == state:
+            return known.record
+        if len(self._seen) >= _MOST_SEEN:
+            self._seen.clear()
+        record = snapshot.record(tag)
+        self._seen[key] = _Seen(state, record)
+        return record
+
 
 class _Snapshot:
     """The files of one revision."""
 
     def __init__(self, owner: str, model: str, folder: Path, hashes: Hashes) -> None:
-        self._owner, self._model, self._folder, self._hashes = owner, model, folder, hashes
+        self._owner, self._model, self.folder, self._hashes = owner, model, folder, hashes
         self._files = snapshots.files(folder)
         self._variants = quants.variants(self._files)
 
@@ -103,6 +128,11 @@ class _Snapshot:
     def tags(self) -> list[str]:
         """What `record` may be asked for, apart from other names for the same."""
         return [variant.label for variant in self._variants] or [LATEST]
+
+    def state(self) -> State:
+        """What changes whenever a file does. Raises `OSError`."""
+        found = ((name, path.stat()) for name, path in self._files.items())
+        return tuple((name, status.st_size, status.st_mtime_ns) for name, status in found)
 
     def record(self, tag: str) -> ModelRecord:
         """Raises `NotFound` where there is no such model, other `CorectlError`, `OSError`."""
@@ -147,7 +177,7 @@ class _Snapshot:
             name=name,
             digest=hashlib.sha256(manifest).hexdigest(),
             size=sum(layer.size for layer in layers) + bound.size,
-            modified_at=datetime.fromtimestamp(self._folder.stat().st_mtime, UTC),
+            modified_at=datetime.fromtimestamp(self.folder.stat().st_mtime, UTC),
             config=config,
             layers=layers,
             origin="the Hugging Face cache",

@@ -6,7 +6,6 @@ import hashlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 
 from corectl.errors import Busy
@@ -44,13 +43,13 @@ class Hashes:
                 return self._known[key]
             if status.st_size > self._at_once:
                 self._waiting[key] = None
-                self._start(self._work)
+                self._start()
                 raise Busy(f"{path.name} is being read for the first time; try again in a while")
         return self._hash(key)
 
-    def _start(self, work: Callable[[], None]) -> None:
+    def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=work, name="hub cache hashes", daemon=True)
+            self._thread = threading.Thread(target=self._work, name="hub cache hashes", daemon=True)
             self._thread.start()
 
     def _work(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from corectl.errors import NotFound, NotSupported
+import asyncio
+
+from corectl.errors import NotFound, NotSupported, RemoteUnreachable
 from corectl.model.hf import MAX_CONFIG
 from corectl.model.manifest import Layer, ModelConfig
 from corectl.model.name import DEFAULT_TAG
@@ -22,6 +24,7 @@ from corectl_huggingface.listing import Listing, RepoFile
 from corectl_huggingface.reading import Reading
 
 MAX_LAYERS = 1000
+OFFER_SECONDS = 900.0
 
 
 class HubSession:
@@ -33,6 +36,16 @@ class HubSession:
         """Commit and file by digest, of those that are fetched in parts."""
 
     async def offer(self) -> Offer:
+        try:
+            # A hub that sends a byte now and then would keep many small files apart for hours.
+            async with asyncio.timeout(OFFER_SECONDS):
+                return await self._offer()
+        except TimeoutError:
+            raise RemoteUnreachable(
+                f"Hugging Face has not sent the small files in {OFFER_SECONDS:.0f} seconds"
+            ) from None
+
+    async def _offer(self) -> Offer:
         listing = await self._hub.listing()
         reading = Reading(self._hub, listing, self._cached)
         variants = quants.variants(listing.files)

@@ -57,8 +57,8 @@ class _Lfs(msgspec.Struct):
 
 class _Sibling(msgspec.Struct, rename="camel"):
     rfilename: str
-    size: int
-    blob_id: str = ""
+    size: int | None = None
+    blob_id: str | None = None
     lfs: _Lfs | None = None
 
 
@@ -84,6 +84,8 @@ def read_listing(body: bytes) -> Listing:
         raise RemoteError(f"the repository has more than {MAX_FILES} files")
     files: dict[str, RepoFile] = {}
     for sibling in info.siblings:
+        if sibling.size is None and sibling.blob_id is None and sibling.lfs is None:
+            continue  # Another repository inside this one.
         file = _checked(sibling)
         if file.path in files:
             raise RemoteError(f"Hugging Face lists a file twice: {file.path}")
@@ -112,12 +114,13 @@ def _checked(sibling: _Sibling) -> RepoFile:
     if len(path) > MAX_NAME or not path.isprintable() or "\\" in path or not {"", "."}.isdisjoint(parts):
         raise RemoteError(f"Hugging Face lists a file with a name that is none: {shown}")
     size = sibling.size
-    if not 0 <= size <= MAX_SIZE or (sibling.lfs is not None and sibling.lfs.size != size):
+    if size is None or not 0 <= size <= MAX_SIZE or (sibling.lfs is not None and sibling.lfs.size != size):
         raise RemoteError(f"Hugging Face lists a file with a size that is none: {shown}")
     if sibling.lfs is not None:
         if not _SHA256.fullmatch(sibling.lfs.sha256):
             raise RemoteError(f"Hugging Face lists a file with a digest that is none: {shown}")
         return RepoFile(path, size, sibling.lfs.sha256, "")
-    if not _GIT.fullmatch(sibling.blob_id):
+    git = sibling.blob_id or ""
+    if not _GIT.fullmatch(git):
         raise RemoteError(f"Hugging Face lists a file with a digest that is none: {shown}")
-    return RepoFile(path, size, "", sibling.blob_id)
+    return RepoFile(path, size, "", git)

@@ -241,6 +241,17 @@ def test_large_files_without_a_digest_keep_nobody_waiting(cache: Cache) -> None:
         registry.find(ModelName.parse("hf.co/o/m"))
 
 
+def test_files_are_read_again_when_they_have_changed(cache: Cache) -> None:
+    snapshot = cache.add("o/m")
+    registry = HuggingFaceCache()
+    (first,), (second,) = registry.list(), registry.list()
+    assert first is second
+    (snapshot / "config.json").unlink()
+    (snapshot / "config.json").write_bytes(json.dumps({**CONFIG, "model_type": "gemma3"}).encode())
+    (third,) = registry.list()
+    assert third.config.model_family == "gemma3" and third.digest != first.digest
+
+
 def test_sentence_transformers_keep_their_modules(cache: Cache) -> None:
     modules = [
         {"path": "", "type": "Transformer"},

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import corectl_huggingface.hub
 from corectl.errors import (
     BadModelFile,
     BadRequest,
@@ -24,6 +26,7 @@ from corectl.errors import (
     NotFound,
     NotSupported,
     RemoteError,
+    RemoteUnreachable,
     Unauthorized,
 )
 from corectl.model.manifest import Layer, Manifest, MediaType, ModelConfig
@@ -417,6 +420,46 @@ def test_endless_answers_end(hub: Hub) -> None:
     hub.host.layers = [faults.gzip_bomb(2**26)]
     with pytest.raises(RemoteError, match="compressed"):
         pull("hf.co/o/m")
+
+
+def test_a_hub_that_falls_silent_is_left(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corectl_huggingface.hub, "OFFER_SECONDS", 0.5)
+    hub.add("o/m", FOLDER)
+    hub.host.layers = [faults.only(lambda asked: "resolve-cache" in asked.path, faults.stalling(1))]
+    with pytest.raises(RemoteUnreachable, match="has not sent"):
+        pull("hf.co/o/m")
+
+
+def test_repositories_inside_are_passed_over(hub: Hub) -> None:
+    repository = hub.add("o/m", GGUF)
+    repository.siblings = [{"rfilename": "inside"}, *map(repository.sibling, GGUF)]
+    assert pull("hf.co/o/m").layers
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "sha": JSON | st.just(COMMIT),
+            "siblings": JSON
+            | st.lists(st.fixed_dictionaries({"rfilename": JSON, "size": JSON, "lfs": JSON})),
+            "gated": JSON,
+            "gguf": JSON
+            | st.fixed_dictionaries({"total": JSON, "architecture": JSON, "context_length": JSON}),
+            "safetensors": JSON,
+        },
+    )
+)
+def test_any_answer_is_taken_or_refused(info: dict[str, Any]) -> None:
+    with suppress(RemoteError):
+        read_listing(json.dumps(info).encode())
 
 
 NAMES = st.text(st.one_of(st.sampled_from("./\\:\0-"), st.characters(codec="utf-8")), max_size=30)
