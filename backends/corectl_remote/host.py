@@ -37,16 +37,13 @@ class Host:
             self._detecting = asyncio.get_running_loop().create_task(detect(self.api), context=Context())
             # If it fails and nobody waits any more, nobody needs to know.
             self._detecting.add_done_callback(lambda task: task.cancelled() or task.exception())
-        detecting = self._detecting
         # All who need it now wait together, and one who leaves does not take the answer away from the others.
-        wire = await asyncio.shield(detecting)
-        if detecting is self._detecting:
-            self._wire = wire
-        return wire
+        self._wire = await asyncio.shield(self._detecting)
+        return self._wire
 
     def gone(self) -> None:
         """The server cannot be reached, or no longer speaks as it did: another one may stand in its place."""
-        self._wire = self._detecting = None
+        self._wire = None
 
     async def models(self) -> Sequence[RemoteEntry]:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from corectl.remote.names import local_name
 from corectl.remote.remotes import MAX_UNNAMED, Remotes
 from corectl.secret import Secret
 from tests.core.remote_fake import KEY, URL, FakeBackend, FakeHost, make, stub
-from tests.core.stories import play
+from tests.core.stories import play, until
 
 
 @pytest.mark.parametrize(
@@ -236,6 +237,30 @@ def test_a_way_that_is_there_later_is_taken_without_a_restart() -> None:
         assert made.model(elsewhere).server.host.protocol == "fake" and made.at_hand(elsewhere)
         await made.close()
         assert host.closed
+
+    play(story())
+
+
+def test_a_way_that_is_there_after_a_check_has_ended_is_there_for_the_next_one() -> None:
+    go = threading.Event()
+    tries: list[RemoteServer] = []
+
+    def connect(server: RemoteServer) -> FakeHost:
+        tries.append(server)
+        if len(tries) == 1:
+            raise RemoteError("not yet")
+        go.wait(10)
+        return FakeHost(server)
+
+    async def story() -> None:
+        backend = FakeBackend()
+        backend.connect = connect  # type: ignore[method-assign]
+        host = make({"fake": backend}, remotes={"lab": URL}).named["lab"].host
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(host.models(), 0.05)
+        go.set()
+        await until(lambda: host.protocol == "fake")
+        assert await host.models() == () and len(tries) == 2
 
     play(story())
 

@@ -27,17 +27,23 @@ class LateHost:
 
     async def models(self) -> Sequence[RemoteEntry]:
         if self._host is None:
-            if self._asking is None or self._asking.done():
+            if self._asking is None:
                 asking = asyncio.to_thread(self._connect)
                 self._asking = asyncio.get_running_loop().create_task(asking, context=Context())
-                # A check may have ended before it fails.
-                self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
-            try:
-                self._host = await asyncio.shield(self._asking)
-            except CorectlError as exc:
-                self._why = exc.message
-                raise
+                self._asking.add_done_callback(self._answered)
+            # An answer that comes after the time for this check is there for the next one.
+            self._host = await asyncio.shield(self._asking)
         return await self._host.models()
+
+    def _answered(self, asking: asyncio.Task[RemoteHost]) -> None:
+        self._asking = None
+        if asking.cancelled():
+            return
+        error = asking.exception()
+        if error is None:
+            self._host = asking.result()
+        elif isinstance(error, CorectlError):
+            self._why = error.message
 
     async def describe(self, model: str) -> RemoteEntry:
         return await self._there().describe(model)
