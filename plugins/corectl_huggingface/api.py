@@ -18,6 +18,9 @@ MAX_REDIRECTS = 5
 MAX_FILE = 32 << 20
 """Bytes of a file that is not fetched in parts. The hub keeps larger ones than 10 MB elsewhere."""
 
+MAX_WORDS = 1 << 16
+"""Bytes of what the hub says beside a status."""
+
 FILE_SECONDS = 300.0
 
 
@@ -48,9 +51,10 @@ class Hub:
         """A whole file. Nothing but its length is checked."""
         if file.size > MAX_FILE:
             raise RemoteError(f"{file.path} of the repository is larger than {MAX_FILE} bytes")
-        answer = await self._get(self.address(commit, file.path), limit=file.size)
+        # Redirects and refusals have bodies of their own.
+        answer = await self._get(self.address(commit, file.path), limit=file.size + MAX_WORDS)
         if len(answer.body) != file.size:
-            raise RemoteError(f"{file.path} of the repository is shorter than Hugging Face says")
+            raise RemoteError(f"{file.path} of the repository is not as long as Hugging Face says")
         return answer.body
 
     async def check_access(self, commit: str, file: RepoFile) -> None:

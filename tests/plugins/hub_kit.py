@@ -102,10 +102,18 @@ class Hub:
             return plain(404, b"Entry not found", x_error_code="EntryNotFound")
         if repository.is_large(path):
             digest = hashlib.sha256(repository.files[path]).hexdigest()
-            return plain(302, location=f"{self.cdn.url}/{digest}?X-Amz-Signature=secret")
+            return plain(
+                302,
+                b"Found. Redirecting to elsewhere",
+                location=f"{self.cdn.url}/{digest}?X-Amz-Signature=secret",
+            )
         if "resolve-cache" in asked.route:
             return plain(200, repository.files[path])
-        return plain(307, location=f"/api/resolve-cache/models/{name}/{COMMIT}/{path}")
+        return plain(
+            307,
+            b"Temporary Redirect. Redirecting to what is kept",
+            location=f"/api/resolve-cache/models/{name}/{COMMIT}/{path}",
+        )
 
     def _blob(self, asked: Asked) -> Answer:
         digest = asked.route.strip("/")
