@@ -71,8 +71,11 @@ def create(server: Server, name: str, source: Path, **fields: str) -> None:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory, forms: Forms) -> Iterator[Server]:
-    """A server with the whole model and its first two layers in each form."""
-    running = Server(tmp_path_factory.mktemp("forms-server"))
+    """A server with the whole model and its first two layers in each form.
+
+    Where nothing computes on an accelerator, safetensors stay safetensors only for a backend that somebody has named.
+    """
+    running = Server(tmp_path_factory.mktemp("forms-server"), CORECTL_BACKENDS="*-safetensors=mlx")
     for layers, name in ((None, "whole"), (2, "small")):
         create(running, f"{name}-gguf", forms.gguf(layers))
         create(running, f"{name}-safetensors", forms.safetensors(layers))
