@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.numpy import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.pre_tokenizers import Metaspace, Split
 
@@ -155,14 +156,22 @@ def byte_level(*, cut: Any = None, normalizer: Any = None, ignore_merges: bool =
     return _finished(tokenizer)
 
 
-def sentencepiece(*, prefix: bool = True) -> Tokenizer:
+def sentencepiece(*, prefix: bool = True, trained_otherwise: bool = False) -> Tokenizer:
     """BPE with bytes for what has no token, as Llama 2 (with a space before a text) and Gemma (without) have it."""
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     tokens += ["▁", *"abcdefghijklmnopqrstuvwxyz.,'"]
     vocabulary, merges = _merged({token: id for id, token in enumerate(tokens)})
-    for pair in (("▁", "the"), ("▁", "hello"), ("▁", "wor"), ("▁", "▁")):
-        merges.append(pair)
-        vocabulary["".join(pair)] = len(vocabulary)
+    for token in ("▁the", "▁hello", "▁wor", "▁▁"):
+        vocabulary[token] = len(vocabulary)
+    if not trained_otherwise:
+        # All ways to a token, in the order of what they give.
+        merges = [
+            (token[:at], token[at:])
+            for token in vocabulary
+            if not token.startswith("<")
+            for at in range(1, len(token))
+            if token[:at] in vocabulary and token[at:] in vocabulary
+        ]
     tokenizer = Tokenizer(
         models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
     )
@@ -220,3 +229,45 @@ def unigram() -> Tokenizer:
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     return tokenizer
+
+
+def random_llama(folder: Path, tokenizer: Tokenizer | None = None, **changes: Any) -> Path:
+    """A Llama checkpoint of random numbers, without torch; `changes` are of its configuration."""
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 256,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10_000.0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "tie_word_embeddings": True,
+        **changes,
+    }
+    write_json(folder / "config.json", config)
+    (tokenizer or byte_level()).save(str(folder / "tokenizer.json"))
+    shapes = {
+        "model.embed_tokens.weight": (config["vocab_size"], 32),
+        "model.norm.weight": (32,),
+        "model.layers.0.input_layernorm.weight": (32,),
+        "model.layers.0.post_attention_layernorm.weight": (32,),
+        "model.layers.0.self_attn.q_proj.weight": (32, 32),
+        "model.layers.0.self_attn.k_proj.weight": (16, 32),
+        "model.layers.0.self_attn.v_proj.weight": (16, 32),
+        "model.layers.0.self_attn.o_proj.weight": (32, 32),
+        "model.layers.0.mlp.gate_proj.weight": (48, 32),
+        "model.layers.0.mlp.up_proj.weight": (48, 32),
+        "model.layers.0.mlp.down_proj.weight": (32, 48),
+    }
+    random = np.random.default_rng(7)
+    tensors = {
+        name: (random.standard_normal(shape) * 0.2).astype(np.float32) for name, shape in shapes.items()
+    }
+    save_file(tensors, folder / "model.safetensors")
+    return folder

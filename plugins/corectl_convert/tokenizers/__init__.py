@@ -40,7 +40,9 @@ def why_not(files: ModelFiles) -> str:
 def _vocabulary(files: ModelFiles, recipe: Recipe) -> tuple[Vocabulary, Around | None]:
     if file.NAME in files.named:
         tokenizer = file.read(files)
-        return _from_json(tokenizer, recipe), around(tokenizer.post_processor)
+        return _from_json(tokenizer, recipe, chats=bool(chat_templates(files))), around(
+            tokenizer.post_processor
+        )
     config = config_of(files, CONFIG, MAX_TOKENIZER_CONFIG) if CONFIG in files.named else {}
     if protobuf.NAME in files.named:
         data = files.read(protobuf.NAME, protobuf.MAX_FILE)
@@ -52,12 +54,12 @@ def _vocabulary(files: ModelFiles, recipe: Recipe) -> tuple[Vocabulary, Around |
     raise BadModelFile(why_not(files))
 
 
-def _from_json(tokenizer: TokenizerFile, recipe: Recipe) -> Vocabulary:
+def _from_json(tokenizer: TokenizerFile, recipe: Recipe, *, chats: bool) -> Vocabulary:
     kind, size = tokenizer.model.kind, recipe.vocabulary
     if kind == "BPE":
         if bpe.is_byte_level(tokenizer):
             return bpe.byte_level(tokenizer, size, pairs=recipe.pooled)
-        return sentencepiece.from_json(tokenizer, size)
+        return sentencepiece.from_json(tokenizer, size, chats=chats)
     if kind == "WordPiece":
         return wordpiece.from_json(tokenizer, size)
     if kind == "Unigram":

@@ -7,7 +7,7 @@ the token with the best score, so that scores are all it needs of the merges.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from corectl.errors import BadModelFile, NotSupported
 from corectl_convert.tokenizers import protobuf
@@ -21,13 +21,16 @@ BLANK = "▁"
 UNMERGED = -1e6
 """The score of a token that no merge gives; there are never that many merges. Of unused ones too."""
 
+LONGEST = 64
+"""Characters of a token whose ways are looked at."""
+
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
-def from_json(file: TokenizerFile, size: int) -> Vocabulary:
-    """For a model with `size` tokens."""
+def from_json(file: TokenizerFile, size: int, *, chats: bool) -> Vocabulary:
+    """For a model with `size` tokens, which `chats` or not."""
     vocabulary = ids_of(file.model)
-    prefix = _normalised(file) | _cut(file)
+    prefix = _normalised(file) or _cut(file, chats=chats)
     slots = Slots(NAME, size)
     slots.put(vocabulary.items())
     for token, id in vocabulary.items():
@@ -37,11 +40,13 @@ def from_json(file: TokenizerFile, size: int) -> Vocabulary:
         slots.mark(vocabulary[file.model.unk_token], UNKNOWN)
     slots.add(file.added_tokens, blank=BLANK)
     tokens, kinds = slots.filled()
-    ranks: dict[str, int] = {}
-    for rank, (left, right) in enumerate(merges_of(file.model, vocabulary)):
-        ranks.setdefault(left + right, rank)
-    if not ranks:
+    merges = merges_of(file.model, vocabulary)
+    if not merges:
         raise BadModelFile(f"{NAME}: model.merges is empty")
+    ranks: dict[str, int] = {}
+    for rank, (left, right) in enumerate(merges):
+        ranks.setdefault(left + right, rank)
+    _check_merges(merges, ranks, vocabulary.keys() - {token.content for token in file.added_tokens})
     scores = [UNMERGED] * size
     for token, rank in ranks.items():
         scores[vocabulary[token]] = float(-rank)
@@ -72,6 +77,27 @@ def from_model(data: bytes, added: Sequence[Added], size: int) -> Vocabulary:
     )
 
 
+def _check_merges(merges: Sequence[tuple[str, str]], ranks: Mapping[str, int], tokens: Set[str]) -> None:
+    """llama.cpp merges any two tokens that give a third one. A model that SentencePiece has trained does so too.
+
+    One that has fewer merges cuts texts in its own way. Files that were made from SentencePiece's lack a few as well.
+    """
+    known = set(merges)
+    odd = sum(
+        any(
+            (token[:at], token[at:]) not in known
+            for at in range(1, min(len(token), LONGEST))
+            if token[:at] in tokens and token[at:] in tokens
+        )
+        for token in ranks
+        if token in tokens
+    )
+    if odd > max(len(ranks) // 100, 1):
+        raise NotSupported(
+            f"{NAME}: llama.cpp has no tokenizer with model.merges that leave out ways to a token"
+        )
+
+
 def _normalised(file: TokenizerFile) -> bool:
     """Whether a space is put before a text. Spaces are blanks afterwards."""
     prefixed = False
@@ -84,13 +110,17 @@ def _normalised(file: TokenizerFile) -> bool:
     return prefixed
 
 
-def _cut(file: TokenizerFile) -> bool:
-    """The same for what comes next, which must not cut in other places than before blanks."""
+def _cut(file: TokenizerFile, *, chats: bool) -> bool:
+    """The same for what comes next, which must not cut in other places than before blanks.
+
+    llama.cpp puts a space before each text that follows a token with a meaning, or before none. Where one belongs
+    before the `first` text only, that is right for prompts without such tokens, and wrong for those of chats.
+    """
     prefixed = False
     for step in steps(file.pre_tokenizer, "pretokenizers"):
         if step.get("type") == "Metaspace" and step.get("replacement") == BLANK:
             scheme = step.get("prepend_scheme", "always" if step.get("add_prefix_space", True) else "never")
-            prefixed = prefixed or scheme != "never"
+            prefixed = scheme == "always" or (scheme == "first" and not chats)
         elif not _keeps_blanks(step):
             raise refused("pre_tokenizer", step)
     return prefixed
