@@ -81,7 +81,7 @@ class Hub:
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/main", path):
             return self._info(found[1], sent is not None)
         if found := re.fullmatch(
-            rf"/(?:api/resolve-cache/models/)?([^/]+/[^/]+)/(?:resolve/)?{COMMIT}/(.+)", path
+            rf"/(?:api/resolve-cache/models/)?([^/]+/[^/]+)/(?:resolve/)?(?:main|{COMMIT})/(.+)", path
         ):
             return self._file(asked, found[1], found[2], sent is not None)
         return plain(404, b'{"error":"Sorry, we can\'t find the page you are looking for."}')
@@ -100,20 +100,16 @@ class Hub:
             return plain(401, b"Access to model is restricted.", x_error_code="GatedRepo")
         if path not in repository.files:
             return plain(404, b"Entry not found", x_error_code="EntryNotFound")
-        if repository.is_large(path):
-            digest = hashlib.sha256(repository.files[path]).hexdigest()
-            return plain(
-                302,
-                b"Found. Redirecting to elsewhere",
-                location=f"{self.cdn.url}/{digest}?X-Amz-Signature=secret",
-            )
+        data, told = repository.files[path], repository.sibling(path)
+        known_of = {"x_repo_commit": COMMIT, "etag": f'"{told["blobId"]}"'}
+        if "lfs" in told:
+            linked = {"x_linked_etag": f'"{told["lfs"]["sha256"]}"', "x_linked_size": str(len(data))}
+            where = f"{self.cdn.url}/{told['lfs']['sha256']}?X-Amz-Signature=secret"
+            return plain(302, b"Found. Redirecting to elsewhere", location=where, **known_of, **linked)
         if "resolve-cache" in asked.route:
-            return plain(200, repository.files[path])
-        return plain(
-            307,
-            b"Temporary Redirect. Redirecting to what is kept",
-            location=f"/api/resolve-cache/models/{name}/{COMMIT}/{path}",
-        )
+            return plain(200, data, **known_of)
+        where = f"/api/resolve-cache/models/{name}/{COMMIT}/{path}"
+        return plain(307, b"Temporary Redirect. Redirecting to what is kept", location=where, **known_of)
 
     def _blob(self, asked: Asked) -> Answer:
         digest = asked.route.strip("/")

@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +35,7 @@ from corectl.model.manifest import Layer, Manifest, MediaType, ModelConfig
 from corectl.model.name import ModelName
 from corectl.registry.remote import Location, Offer, Origin
 from corectl.transfer.client import make_client
+from corectl_huggingface.cache import HuggingFaceCache
 from corectl_huggingface.listing import MAX_FILES, read_listing
 from corectl_huggingface.registry import HuggingFace
 from tests.plugins.hub_kit import COMMIT, TOKEN, Hub
@@ -336,6 +339,36 @@ def test_files_in_the_cache_are_not_fetched(hub: Hub, tmp_path: Path) -> None:
         blob.write_bytes(b"!" * blob.stat().st_size)
     pulled = pull("hf.co/o/m")
     assert list(pulled.locations) == [weights.digest] and hub.host.count("GET", "/resolve/") == 2
+
+
+def test_the_hubs_own_library_sees_the_same_and_leaves_it_in_the_cache(hub: Hub) -> None:
+    """So the hub of these tests is one, and the cache is as that library makes it."""
+    pytest.importorskip("huggingface_hub")
+    hub.add("o/m", {**FOLDER, "x/deep.txt": b""})
+    program = (
+        "import huggingface_hub as hub\n"
+        "info = hub.HfApi().model_info('o/m', revision='main', files_metadata=True)\n"
+        "print(info.sha, sorted(file.rfilename for file in info.siblings))\n"
+        "for name in ('config.json', 'tokenizer.json', 'model.safetensors'): hub.hf_hub_download('o/m', name)\n"
+    )
+    settings = {
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert found.stdout.strip() == f"{COMMIT} {sorted([*FOLDER, 'x/deep.txt'])}", found.stderr
+    listings = [asked.path for asked in hub.host.asked if "/api/models/o/m/" in asked.path]
+    assert pull("hf.co/o/m").locations == {}
+    assert hub.host.asked[-1].path == listings[0]
+    (record,) = HuggingFaceCache().list()
+    assert record.name.short == "hf.co/o/m:latest" and len(record.layers) == 3
 
 
 def test_files_that_are_others_than_was_said_are_refused(hub: Hub) -> None:
