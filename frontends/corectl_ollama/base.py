@@ -7,6 +7,7 @@ from contextlib import aclosing
 from corectl.model.name import parse_reference
 from corectl.server.services import Services
 from corectl.store.create import CreateSpec
+from corectl_ollama.pull import pull_steps
 from corectl_ollama.steps import Steps
 
 
@@ -17,7 +18,7 @@ async def with_base(services: Services, spec: CreateSpec, making: Steps) -> Step
     """
     async with aclosing(making):
         if await _is_missing(services, spec):
-            async with aclosing(services.transfers.pull(spec.from_)) as pulling:
+            async with aclosing(pull_steps(services, spec.from_, insecure=False)) as pulling:
                 async for step in pulling:
                     # That the base is here is no success yet, and clients would take it for one.
                     if step.status != "success":

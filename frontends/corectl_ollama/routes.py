@@ -12,7 +12,7 @@ from corectl import __version__
 from corectl.server.body import AnyRequest, read_json
 from corectl.server.services import Services
 from corectl_ollama import API_VERSION, schema
-from corectl_ollama.account import signout, status
+from corectl_ollama.account import me, signout, status
 from corectl_ollama.blobs import head_blob, post_blob
 from corectl_ollama.chat import chat
 from corectl_ollama.create import create_model
@@ -72,11 +72,15 @@ def _status_routes(services: Services) -> list[Any]:
     async def get_status() -> Response[bytes]:
         return status()
 
+    @post("/api/me")
+    async def post_me() -> Response[bytes]:
+        return await me()
+
     @post("/api/signout")
     async def post_signout() -> None:
         signout()
 
-    return [root, version, get_tags, get_ps, alive, get_status, post_signout]
+    return [root, version, get_tags, get_ps, alive, get_status, post_me, post_signout]
 
 
 def _model_routes(services: Services) -> list[Any]:

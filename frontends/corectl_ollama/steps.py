@@ -11,7 +11,7 @@ from litestar import Response
 from litestar.types import Receive, Scope, Send
 
 from corectl import trace
-from corectl.errors import Canceled, CorectlError, RemoteError, from_os_error
+from corectl.errors import Canceled, CorectlError, from_os_error
 from corectl.messages import Notice
 from corectl.progress import Progress
 from corectl.server.body import AnyRequest
@@ -44,13 +44,19 @@ async def steps_reply(request: AnyRequest, steps: Steps, *, stream: bool) -> Res
             raise
         return _StreamedSteps(request, first, steps)
     async with aclosing(steps):
-        try:
-            last = await while_connected(request, _last(steps))
-        except RemoteError as exc:
-            # What another server does wrong is a 500 here, as clients of this API know it.
-            exc.status = min(exc.status, 500)
-            raise
+        last = await while_connected(request, _last(steps))
     return reply(last, media_type="application/json")
+
+
+async def with_faults(steps: Steps, *kinds: type[CorectlError]) -> Steps:
+    """The same steps. Errors of these kinds are not the client's fault: 500, as clients of this API know them."""
+    async with aclosing(steps):
+        try:
+            async for step in steps:
+                yield step
+        except kinds as exc:
+            exc.status = 500
+            raise
 
 
 class _StreamedSteps(Response[None]):

@@ -13,12 +13,12 @@ import httpx
 import msgspec
 
 from corectl.errors import RemoteError, Unauthorized
+from corectl.registry.keys import SigningKey, key_path
 from corectl.secret import Secret
 from corectl.transfer.client import Answer, ask
 from corectl.transfer.following import same_origin
 from corectl_registry.challenge import Challenge, checked_realm, read_challenge
 from corectl_registry.docker_config import credentials
-from corectl_registry.keys import SigningKey, key_path
 
 log = logging.getLogger("corectl.registry")
 

@@ -82,9 +82,11 @@ def test_push_says_where_the_model_is(server: FakeServer, corectl: Corectl, name
 
 def test_push_to_somebody_elses_namespace(server: FakeServer, corectl: Corectl) -> None:
     server.reply("POST /api/push", [{"error": "push access denied to resource"}])
+    server.reply("POST /api/me", {"error": "unauthorized", "signin_url": "https://hub.example/connect"}, 401)
     assert corectl("push", "you/mine").err == (
         "Error: you are not authorized to push to this namespace, "
-        "create the model under a namespace you own\n"
+        "create the model under a namespace you own\n\n"
+        "If your account does not know this server's key yet, open:\n    https://hub.example/connect\n"
     )
     assert corectl("push", "registry.example/you/mine").err == "Error: push access denied to resource\n"
 

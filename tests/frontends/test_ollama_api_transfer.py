@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import parse_qs
 
 import httpx
 import pytest
@@ -144,7 +146,7 @@ def test_what_the_registry_does_not_have(server: Server, front: Host) -> None:
     assert pull(server, front, "pull/nothing") == [{"status": "pulling manifest"}, {"error": text}]
     body = {"model": insecure_name(front, "pull/nothing"), "insecure": True, "stream": False}
     reply = server.client.post("/api/pull", json=body)
-    assert reply.status_code in (404, 500) and reply.json() == {"error": text}
+    assert (reply.status_code, reply.json()) == (500, {"error": text})
 
 
 def test_no_encryption_unless_asked_for(server: Server, front: Host) -> None:
@@ -280,7 +282,22 @@ def test_push_what_is_not_here(server: Server) -> None:
     assert second == {"status": "couldn't retrieve manifest"}
     assert "nope" in error["error"] and str(server.models) not in error["error"]
     reply = server.client.post("/api/push", json={"model": "nope", "stream": False})
-    assert reply.status_code in (404, 500) and reply.json() == error
+    assert (reply.status_code, reply.json()) == (404, error)
+
+
+def test_nobody_is_signed_in(server: Server) -> None:
+    """What clients ask about a cloud has an answer, and the key that pushes are signed with can be registered."""
+    assert server.client.get("/api/status").json() == {"cloud": {"disabled": True, "source": "none"}}
+    signout = server.client.post("/api/signout")
+    assert (signout.status_code, signout.json()) == (401, {"error": "you are not currently signed in"})
+    reply = server.client.post("/api/me")
+    assert (reply.status_code, reply.json()["error"]) == (401, "unauthorized")
+    page, _, query = reply.json()["signin_url"].partition("?")
+    encoded = parse_qs(query)["key"][0]
+    public = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
+    key = server.folder / "home/.ollama/id_ed25519.pub"
+    assert page == "https://ollama.com/connect" and public.split() == key.read_text().split()
+    assert key.with_suffix("").stat().st_mode & 0o777 == 0o600
 
 
 def test_create_from_a_model_that_is_not_here_pulls_it(

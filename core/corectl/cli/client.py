@@ -160,7 +160,8 @@ def _failure(reply: httpx.Response, *, stream: bool = False) -> ServerError:
     status = reply.status_code
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Error"
     try:
-        message = str(reply.json()["error"])
+        body = reply.json()
+        message, signin_url = str(body["error"]), str(body.get("signin_url", ""))
     except (ValueError, KeyError, TypeError):
         return ServerError(reply.text.strip()[:500] or f"{status} {phrase}", status=status)
-    return ServerError(message, status=status, reason=phrase if stream else "")
+    return ServerError(message, status=status, reason=phrase if stream else "", signin_url=signin_url)

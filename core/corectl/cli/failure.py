@@ -20,9 +20,19 @@ class ServerError(CliError):
 
     `unreachable` tells a server that is not there (starting one may help) from one that broke off. `reason`
     is the status in words, for requests whose answer was to be a stream: there the message alone says little.
+    `signin_url` is where one may become somebody whom the server does not refuse, if it says so.
     """
 
-    def __init__(self, message: str, *, status: int = 0, unreachable: bool = False, reason: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        unreachable: bool = False,
+        reason: str = "",
+        signin_url: str = "",
+    ) -> None:
         super().__init__(f"{status} {reason}: {message}" if reason else message)
         self.status = status
         self.unreachable = unreachable
+        self.signin_url = signin_url

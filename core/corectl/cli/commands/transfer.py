@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from corectl.cli.cobra import Command
 from corectl.cli.failure import CliError, ServerError
+
+if TYPE_CHECKING:
+    from corectl.cli.client import Client
 
 _HUB: Final = "https://ollama.com/"
 """Where the models of the default registry can be looked at."""
@@ -33,24 +36,28 @@ def push(args: tuple[str, ...], insecure: bool) -> None:
     from corectl.cli.progress import Progress
     from corectl.cli.steps import follow
 
-    model = args[0]
-    with Progress() as progress:
-        try:
-            follow(connect(), "/api/push", {"model": model, "insecure": insecure}, progress)
-        except ServerError as exc:
-            raise _refused(model, exc) from exc
+    model, client = args[0], connect()
+    try:
+        with Progress() as progress:
+            follow(client, "/api/push", {"model": model, "insecure": insecure}, progress)
+    except ServerError as exc:
+        raise _refused(client, model, exc) from exc
     if page := _page(model):
         click.echo(f"\nYou can find your model at:\n\n\t{page}")
 
 
-def _refused(model: str, error: ServerError) -> CliError:
+def _refused(client: Client, model: str, error: ServerError) -> CliError:
     """What to do about a registry that does not let this user in; other errors as they are."""
     text = error.message.lower()
-    if ("access denied" in text or "unauthorized" in text) and _page(model):
-        return CliError(
-            "you are not authorized to push to this namespace, create the model under a namespace you own"
-        )
-    return error
+    if not ("access denied" in text or "unauthorized" in text) or not _page(model):
+        return error
+    advice = "you are not authorized to push to this namespace, create the model under a namespace you own"
+    try:
+        client.post("/api/me", {})
+    except ServerError as exc:
+        if exc.signin_url:
+            advice += f"\n\nIf your account does not know this server's key yet, open:\n    {exc.signin_url}"
+    return CliError(advice)
 
 
 def _page(model: str) -> str:
