@@ -167,3 +167,28 @@ def test_where_a_source_is_looked_for(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "m.gguf").write_text("")
     assert find_source("./m.gguf", tmp_path) == find_source("~/m.gguf", Path("/")) == tmp_path / "m.gguf"
     assert find_source("smol", tmp_path) is None
+
+
+def test_a_part_of_a_split_model_stands_for_all_of_them(tmp_path: Path) -> None:
+    names = [f"m-{number:05d}-of-00003.gguf" for number in (1, 2, 3)]
+    for name in (*names, "other-00001-of-00003.gguf", "m-00001-of-00002.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    assert list(files_of(tmp_path / names[0])) == list(files_of(tmp_path / names[1])) == names
+    (tmp_path / "secret").write_bytes(b"password")
+    (tmp_path / names[2]).unlink()
+    (tmp_path / names[2]).symlink_to(tmp_path / "secret")
+    assert list(files_of(tmp_path / names[0])) == names[:2]
+    endless = tmp_path / "m-00001-of-99999.gguf"
+    endless.write_bytes(b"GGUF")
+    assert list(files_of(endless)) == [endless.name]
+
+
+def test_a_sentence_embedding_model_comes_with_its_modules(tmp_path: Path) -> None:
+    wanted = {
+        *("model.safetensors", "config.json", "modules.json", "vocab.txt", "tokenizer.json"),
+        *("1_Pooling/config.json", "chat_template.jinja"),
+    }
+    (tmp_path / "1_Pooling").mkdir()
+    for name in (*wanted, "README.md", "pytorch_model.bin", "onnx.py"):
+        (tmp_path / name).write_bytes(b"{}")
+    assert set(files_of(tmp_path)) == wanted

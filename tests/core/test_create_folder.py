@@ -81,3 +81,26 @@ def test_an_adapter_of_safetensors_for_such_a_model(bench: Bench) -> None:
     del adapter["adapter_config.json"]
     with pytest.raises(BadRequest, match="adapter_config"):
         bench.create("x", from_="folder", adapters=adapter)
+
+
+def test_a_sentence_embedding_model_keeps_its_modules(bench: Bench) -> None:
+    """They say how its vectors are pooled; the weights that stand for the model are those that lie highest."""
+    files = bench.checkpoint()
+    more = {
+        "1_Pooling/config.json": b'{"pooling_mode_mean_tokens": true}',
+        "2_Dense/model.safetensors": b"dense",
+        "modules.json": b"[]",
+        "chat_template.jinja": b"{{ messages }}",
+        "vocab.txt": b"a",
+        "README.md": b"# A model",
+    }
+    header = b"{}".ljust(8)
+    more["2_Dense/model.safetensors"] = len(header).to_bytes(8, "little") + header
+    files |= {name: bench.put(data) for name, data in more.items()}
+    bench.create("embedder", files=files)
+    record = bench.get("embedder")
+    assert record.files is not None and record.files.named.keys() == files.keys()
+    assert record.weights == record.files.named["model-1.safetensors"]
+    assert record.named(MediaType.MODEL).keys() == {
+        *("model-1.safetensors", "model-2.safetensors", "2_Dense/model.safetensors")
+    }

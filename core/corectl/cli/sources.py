@@ -26,7 +26,14 @@ _WEIGHTS: Final = (
 )
 """What a model folder's weights may be called; the first pattern that matches anything decides."""
 
-_EXTRAS: Final = ("*.json", "**/*.json", "tokenizer.model", "chat_template.jinja")
+_EXTRAS: Final = (
+    "*.json",
+    "**/*.json",
+    "tokenizer.model",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+)
 """What belongs to weights that are not one self-contained file."""
 
 _GGUF: Final = b"GGUF"
@@ -44,7 +51,7 @@ def find_source(text: str, base: Path) -> Path | None:
 def files_of(source: Path) -> dict[str, Path]:
     """The files to send by the name they have in the request: one file, or what matters in a folder."""
     if source.is_file():
-        return {source.name: source}
+        return {path.name: path for path in _parts(source)}
     for pattern in _WEIGHTS:
         found = sorted(source.glob(pattern))
         if pattern == "*.bin":
@@ -55,6 +62,22 @@ def files_of(source: Path) -> dict[str, Path]:
             found += [path for extra in _EXTRAS for path in sorted(source.glob(extra))]
         return {path.relative_to(source).as_posix(): _inside(path, source) for path in found}
     raise CliError("no Modelfile or safetensors files found")
+
+
+def _parts(source: Path) -> list[Path]:
+    """The file; or all files of the split model that it is a part of, as far as they are there."""
+    from corectl.model.split import MOST_PARTS, part_name, split_name
+
+    found = split_name(source.name)
+    if found is None:
+        return [source]
+    stem, _, count = found
+    paths = [
+        source.with_name(part_name(stem, number, count)) for number in range(1, min(count, MOST_PARTS) + 1)
+    ]
+    # Only what is GGUF: nobody has pointed at the others, and one may be a link to anything.
+    others = [path for path in paths if path == source or (path.is_file() and _magic(path) == _GGUF)]
+    return others if source in others else [source]
 
 
 def _inside(path: Path, folder: Path) -> Path:
