@@ -7,6 +7,7 @@ one client gets that asks again as soon as its stream has ended, in tokens per s
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
+import psutil
 
 from bench.served import BenchServer
 from bench.weights import GEMMA_PACKAGE, NUM_CTX, Weights, gemma3, install, smollm2, story
@@ -28,8 +30,14 @@ from corectl.hardware.cores import usable_cores
 STREAM_TOKENS = 256
 SECONDS = 6.0
 WARM_UP = 3.0
-SETTLE = 1.0
-"""Seconds between two measurements: what the one before has left is over."""
+SETTLE = 0.5
+"""Seconds for which the cores must have been idle before something is measured: what went before is over then."""
+
+MOST_SETTLE = 60.0
+"""Seconds: steps that a fixed number of threads makes on a taken core go on for long after their client has left."""
+
+IDLE = 10.0
+"""Percent of the cores that may be busy on an idle machine."""
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,16 +94,31 @@ class Client:
         times = watch.times
         return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 1 / seconds
 
-    def rates(self, first: Weights, second: Weights, seconds: float) -> Rates:
-        time.sleep(SETTLE)
-        alone = self.rate(first, seconds)
+    def alone(self, model: Weights, seconds: float) -> float:
+        """The rate of one model on a machine that does nothing else."""
+        _settle()
+        return self.rate(model, seconds)
+
+    def rates(self, first: Weights, second: Weights, alone: float, seconds: float) -> Rates:
+        """All rates; `alone` is that of the first model."""
+        _settle()
         with _busy_core():
             busy = self.rate(first, seconds)
-        time.sleep(SETTLE)
-        other = self.rate(second, seconds)
+        other = self.alone(second, seconds)
+        _settle()
         with ThreadPoolExecutor(2) as pool:
             both = list(pool.map(lambda model: self.rate(model, seconds), (first, second)))
         return Rates(first=alone, busy=busy, second=other, first_together=both[0], second_together=both[1])
+
+
+def _settle() -> None:
+    """Waits until the cores that this process may use are idle."""
+    allowed = sorted(os.sched_getaffinity(0))
+    until = time.monotonic() + MOST_SETTLE
+    while time.monotonic() < until:
+        busy = psutil.cpu_percent(SETTLE, percpu=True)
+        if statistics.mean(busy[number] for number in allowed) < IDLE:
+            return
 
 
 @contextmanager
@@ -135,8 +158,12 @@ def compare(rounds: int, seconds: float = SECONDS) -> list[Round]:
         models = (smollm2(), second)
         taken: list[Round] = []
         with _client(models, None) as following, _client(models, cores) as fixed:
-            for _ in range(rounds):
-                taken.append(Round(following.rates(*models, seconds), fixed.rates(*models, seconds)))
+            for number in range(rounds):
+                # Side by side and each first in turn: their ratio is to show small differences.
+                pair = (following, fixed) if number % 2 == 0 else (fixed, following)
+                alone = {client: client.alone(models[0], seconds) for client in pair}
+                rates = (client.rates(*models, alone[client], seconds) for client in (following, fixed))
+                taken.append(Round(*rates))
                 print("  ".join(f"{value:.3f}" for value in taken[-1].figures().values()), flush=True)
     for name in taken[0].figures():
         print(f"{statistics.median(item.figures()[name] for item in taken):6.3f}  {name}", flush=True)
