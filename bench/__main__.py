@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from bench import contention, embedding, engines, masks, rendering
+from bench import contention, creating, embedding, engines, masks, rendering
 from bench.kit import Kit, print_table, write_json
 from bench.peers import PACKAGES, Peers
 from bench.scenarios import SCENARIOS
@@ -61,6 +61,7 @@ def _embedding(arguments: argparse.Namespace) -> None:
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "contention": lambda arguments: contention.compare(arguments.rounds),
+    "create": lambda arguments: creating.compare(arguments.rounds),
     "embedding": _embedding,
     "engines": lambda arguments: engines.compare(arguments.rounds),
     "rendering": lambda arguments: rendering.compare(arguments.rounds),

@@ -21,6 +21,7 @@ class BenchServer:
         self._folder = tempfile.TemporaryDirectory()
         folder = Path(self._folder.name)
         (folder / "corectl.toml").touch()
+        self.models = folder / "models"
         self._log_path = folder / "log"
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith(("OLLAMA_", "CORECTL_"))
@@ -28,7 +29,7 @@ class BenchServer:
         started = time.perf_counter()
         with self._log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "corectl", "serve", "--port", "0", "--models", str(folder / "models")],
+                [sys.executable, "-m", "corectl", "serve", "--port", "0", "--models", str(self.models)],
                 stderr=log,
                 env={**clean, "CORECTL_CONFIG": str(folder / "corectl.toml"), **environment},
             )
