@@ -63,10 +63,10 @@ async def check(response: httpx.Response, size: int, part: Part | None) -> None:
 
 def _check_range(text: str, size: int, part: Part) -> None:
     found = _CONTENT_RANGE.fullmatch(text.strip())
+    if found is not None and found[3] not in ("*", str(size)):
+        raise RemoteError(f"the registry has {found[3]} bytes for a blob that has {size} in the manifest")
     if found is None or (int(found[1]), int(found[2])) != (part.front, part.end - 1):
         raise Broken(f"another range came than was asked for ({text[:60] or 'none'})")
-    if found[3] != "*" and int(found[3]) != size:
-        raise RemoteError(f"the registry has {found[3]} bytes for a blob that has {size} in the manifest")
 
 
 def length_of(response: httpx.Response) -> int:

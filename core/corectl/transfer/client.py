@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import socket
 import ssl
 from collections.abc import AsyncIterable, Mapping
 from http.cookiejar import DefaultCookiePolicy
@@ -138,12 +139,19 @@ def shown(url: str) -> str:
 
 
 def _cause(exc: BaseException) -> str:
-    """The deepest text of an error: the library wraps what the system says several times."""
+    """What the system says: libraries wrap it several times, and each attempt to connect on its own."""
     if isinstance(exc, httpx.TimeoutException):
         return "timeout"
     seen: BaseException = exc
-    while (under := seen.__cause__ or seen.__context__) is not None:
-        seen = under
-    if isinstance(seen, OSError) and seen.strerror:
-        return seen.strerror.lower()
+    while True:
+        if isinstance(seen, BaseExceptionGroup):
+            seen = seen.exceptions[0]
+        elif (under := seen.__cause__ or seen.__context__) is not None:
+            seen = under
+        else:
+            break
+    if isinstance(seen, ssl.SSLError | socket.gaierror):
+        return f"{'tls: ' if isinstance(seen, ssl.SSLError) else ''}{seen.strerror or seen}".lower()
+    if isinstance(seen, OSError) and seen.errno:
+        return os.strerror(seen.errno).lower()
     return str(seen) or str(exc) or type(exc).__name__

@@ -109,6 +109,7 @@ class Download:
             return True
         self._file.discard()
         self._file.close()
+        self._tell(self._size)
         return False
 
     async def _begin(self) -> None:
@@ -180,6 +181,7 @@ class Download:
             await self._writer().take(response, 0, self._parts)
         if not self._size:
             self._size = self._parts[0].size = self._parts[0].completed
+            self._news.set()
         if self._completed < self._size:
             raise Broken("the connection ended early")
 

@@ -23,11 +23,13 @@ class TransferLoop:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._jobs: set[asyncio.Task[None]] = set()
 
     async def stream(self, job: Job) -> AsyncGenerator[Progress, None]:
         """What a job reports, until it ends; its error is raised here. To leave is to cancel it."""
         relay = _Relay(asyncio.get_running_loop())
-        future = asyncio.run_coroutine_threadsafe(job(relay.put), self._running())
+        loop = self._running()
+        future = asyncio.run_coroutine_threadsafe(self._tracked(job, relay.put), loop)
         future.add_done_callback(relay.end)
         try:
             async for progress in relay:
@@ -44,14 +46,34 @@ class TransferLoop:
         with self._lock:
             self._closed = True
             loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
         if loop is None or thread is None:
             return
-        ending = asyncio.run_coroutine_threadsafe(_end(last), loop)
+        ending = asyncio.run_coroutine_threadsafe(self._end(last), loop)
         try:
             await asyncio.wrap_future(ending)
         finally:
             loop.call_soon_threadsafe(loop.stop)
             await asyncio.to_thread(thread.join)
+
+    async def _tracked(self, job: Job, report: Report) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._jobs.add(task)
+        try:
+            await job(report)
+        finally:
+            self._jobs.discard(task)
+
+    async def _end(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Cancels the jobs, and only those: what they have begun they end themselves."""
+        jobs = set(self._jobs)
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+        await last()
+        await asyncio.get_running_loop().shutdown_asyncgens()
+        await asyncio.get_running_loop().shutdown_default_executor()
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -72,16 +94,6 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_forever()
     finally:
         loop.close()
-
-
-async def _end(last: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    await last()
-    await asyncio.get_running_loop().shutdown_asyncgens()
-    await asyncio.get_running_loop().shutdown_default_executor()
 
 
 class _Relay:

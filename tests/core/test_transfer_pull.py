@@ -1,0 +1,415 @@
+"""Pulling a model: its steps, what is refused, and what is left in the store."""
+
+from __future__ import annotations
+
+import errno
+import json
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from corectl.errors import BadModelFile, BadRequest, CorectlError, NotFound, RemoteError, RemoteUnreachable
+from corectl.model.manifest import CONFIG_TYPE, MediaType
+from corectl.model.name import ModelName
+from corectl.progress import Progress
+from corectl.transfer import pull as pulling
+from corectl.transfer.offered import MAX_BLOB, MAX_LAYERS, checked_manifest
+from corectl.transfer.partial import PartialFile
+from tests.core.transfer_kit import (
+    FakeOrigin,
+    FakeRegistry,
+    Puller,
+    Reply,
+    digest_of,
+    failure_of,
+    random_bytes,
+    running_origin,
+    steps_of,
+)
+
+WEIGHTS = random_bytes(300_000)
+TEMPLATE = b"{{ .Prompt }}"
+
+
+@pytest.fixture
+def origin() -> Iterator[FakeOrigin]:
+    with running_origin() as origin:
+        yield origin
+
+
+@pytest.fixture
+def registry(origin: FakeOrigin) -> FakeRegistry:
+    return FakeRegistry(origin)
+
+
+@pytest.fixture
+def puller(tmp_path: Path, registry: FakeRegistry) -> Puller:
+    return Puller(tmp_path, registry)
+
+
+def statuses(steps: list[Progress]) -> list[str]:
+    """Each status once, in order."""
+    return list(dict.fromkeys(step.status for step in steps))
+
+
+def test_a_pull_brings_the_exact_manifest_and_all_blobs(origin: FakeOrigin, puller: Puller) -> None:
+    weights, template = origin.add(WEIGHTS), origin.add(TEMPLATE, MediaType.TEMPLATE)
+    manifest = b" " + origin.publish(weights, template) + b"\n\n"
+    origin.content["/manifests/m"] = manifest
+    config = json.loads(manifest)["config"]["digest"]
+
+    steps = puller.pull()
+
+    assert statuses(steps) == [
+        "pulling manifest",
+        f"pulling {weights.digest[7:19]}",
+        f"pulling {template.digest[7:19]}",
+        f"pulling {config[7:19]}",
+        "verifying sha256 digest",
+        "writing manifest",
+        "success",
+    ]
+    of_weights = [step for step in steps if step.digest == weights.digest]
+    assert of_weights[0] == Progress(of_weights[0].status, weights.digest, len(WEIGHTS), 0)
+    assert of_weights[-1].completed == of_weights[-1].total == len(WEIGHTS)
+    assert [step.completed for step in of_weights] == sorted(step.completed for step in of_weights)
+    stored = puller.catalog.manifests.read(ModelName.parse("m"))
+    assert stored.data == manifest
+    assert puller.path(weights).read_bytes() == WEIGHTS
+    assert puller.path(template).read_bytes() == TEMPLATE
+    assert puller.path(weights).stat().st_mode & 0o777 == 0o644
+    assert puller.leftovers() == []
+
+
+def test_what_is_there_is_not_fetched_again(origin: FakeOrigin, puller: Puller) -> None:
+    weights = origin.add(WEIGHTS)
+    origin.publish(weights)
+    puller.pull()
+    asked = len(origin.blob_requests(weights))
+    steps = [step for step in puller.pull() if step.digest == weights.digest]
+    assert steps == [Progress(f"pulling {weights.digest[7:19]}", weights.digest, len(WEIGHTS), len(WEIGHTS))]
+    assert len(origin.blob_requests(weights)) == asked
+
+
+def test_layers_that_only_the_predecessor_needed_are_removed(origin: FakeOrigin, puller: Puller) -> None:
+    old, new = origin.add(WEIGHTS), origin.add(WEIGHTS[::-1])
+    origin.publish(old)
+    puller.pull()
+    origin.publish(new)
+    assert statuses(puller.pull())[-3:] == ["writing manifest", "removing unused layers", "success"]
+    assert not puller.path(old).exists()
+    assert puller.path(new).read_bytes() == WEIGHTS[::-1]
+
+
+def test_a_wrong_digest_leaves_nothing(origin: FakeOrigin, puller: Puller) -> None:
+    layer = origin.add(WEIGHTS)
+    wrong = random_bytes(len(WEIGHTS), seed=1)
+    origin.content[f"/blobs/{layer.digest}"] = wrong
+    origin.publish(layer)
+    steps, error = failure_of(puller)
+    assert isinstance(error, RemoteError)
+    assert error.message == (
+        f"digest mismatch, file must be downloaded again: want {layer.digest}, got {digest_of(wrong)}"
+    )
+    assert statuses(steps)[-1] == "verifying sha256 digest"
+    assert puller.leftovers() == [] and not puller.path(layer).exists()
+    assert puller.catalog.find(ModelName.parse("m")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "kind", "message"),
+    [
+        ("nope", {}, NotFound, "pull model manifest: file does not exist"),
+        ("bad", {}, BadModelFile, "pull model manifest: the manifest is damaged: "),
+        ("a b", {}, BadRequest, "invalid model name"),
+        ("http://h/n/m", {}, BadRequest, "insecure protocol http"),
+        ("gpt-oss:120b-cloud", {}, BadRequest, "'gpt-oss:120b-cloud' runs in Ollama's cloud"),
+        ("m:local:cloud", {}, BadRequest, "use either :local or :cloud"),
+    ],
+)
+def test_errors(
+    origin: FakeOrigin,
+    puller: Puller,
+    text: str,
+    options: dict[str, Any],
+    kind: type[CorectlError],
+    message: str,
+) -> None:
+    origin.content["/manifests/bad"] = b'{"config": nonsense'
+    _, error = failure_of(puller, text, **options)
+    assert isinstance(error, kind)
+    assert error.message.startswith(message)
+
+
+def test_a_blob_that_the_registry_does_not_have(origin: FakeOrigin, puller: Puller) -> None:
+    layer = origin.add(WEIGHTS)
+    origin.publish(layer)
+    del origin.content[f"/blobs/{layer.digest}"]
+    _, error = failure_of(puller)
+    assert isinstance(error, NotFound) and error.message == "file does not exist"
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    with running_origin() as origin:
+        puller = Puller(tmp_path, FakeRegistry(origin))
+        url = origin.url
+    _, error = failure_of(puller)
+    assert isinstance(error, RemoteUnreachable)
+    assert error.message == f'pull model manifest: Get "{url}/manifests/m": connection refused'
+
+
+def test_blobs_that_need_no_download(
+    origin: FakeOrigin, registry: FakeRegistry, puller: Puller, tmp_path: Path
+) -> None:
+    weights, template = origin.add(WEIGHTS), origin.add(TEMPLATE, MediaType.TEMPLATE)
+    origin.publish(weights, template)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(WEIGHTS)
+    registry.here = {weights.digest: elsewhere, template.digest: TEMPLATE}
+    puller.pull()
+    assert not origin.blob_requests(weights) and not origin.blob_requests(template)
+    assert puller.path(weights).samefile(elsewhere) and puller.path(template).read_bytes() == TEMPLATE
+
+
+def test_bytes_that_are_not_those_of_their_digest(
+    origin: FakeOrigin, registry: FakeRegistry, puller: Puller
+) -> None:
+    template = origin.add(TEMPLATE, MediaType.TEMPLATE)
+    origin.publish(template)
+    registry.here = {template.digest: b"something else"}
+    _, error = failure_of(puller)
+    assert isinstance(error, RemoteError) and error.message.startswith("digest mismatch")
+    assert not puller.path(template).exists()
+
+
+def test_the_registry_with_the_host_is_asked(origin: FakeOrigin, tmp_path: Path) -> None:
+    weights = origin.add(WEIGHTS)
+    origin.publish(weights)
+    with running_origin() as other:
+        other.publish(other.add(TEMPLATE))
+        puller = Puller(
+            tmp_path, FakeRegistry(other, name="a"), FakeRegistry(origin, name="b", hosts=("HF.co",))
+        )
+        puller.pull("hf.co/n/m")
+        assert puller.path(weights).exists() and not other.log
+        puller.pull("h/n/m")
+        assert other.log
+
+
+def test_without_a_registry(tmp_path: Path) -> None:
+    _, error = failure_of(Puller(tmp_path), "h/n/m")
+    assert isinstance(error, BadRequest) and error.message.startswith("no plugin speaks to the registry h")
+
+
+def test_room_on_the_disk_is_checked_before_the_first_byte(
+    origin: FakeOrigin, puller: Puller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = origin.add(WEIGHTS)
+    origin.publish(weights)
+    monkeypatch.setattr(
+        pulling.shutil, "disk_usage", lambda _: SimpleNamespace(total=0, used=0, free=len(WEIGHTS))
+    )
+    _, error = failure_of(puller)
+    assert isinstance(error, CorectlError) and error.status == 507
+    assert error.message.startswith("not enough space for the model store: m:latest needs 0.0 GB more")
+    assert not origin.blob_requests(weights)
+
+
+def test_a_full_disk_ends_a_download_at_once(
+    origin: FakeOrigin, puller: Puller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = origin.add(WEIGHTS)
+    origin.publish(weights)
+
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PartialFile, "write", full)
+        _, error = failure_of(puller)
+    assert isinstance(error, OSError) and error.errno == errno.ENOSPC
+    assert len(origin.blob_requests(weights)) <= 4
+    puller.pull()
+    assert puller.path(weights).read_bytes() == WEIGHTS
+
+
+def manifest_with(**layer: Any) -> bytes:
+    digest = digest_of(b"")
+    config = {"mediaType": CONFIG_TYPE, "digest": digest, "size": 0}
+    good = {"mediaType": MediaType.MODEL, "digest": digest, "size": 0}
+    return json.dumps({"config": config, "layers": [good | layer]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (manifest_with(size=-1), "negative size"),
+        (manifest_with(size=2**63), "two sizes|bytes|damaged"),
+        (manifest_with(size=MAX_BLOB + 1), "bytes"),
+        (manifest_with(size=1), "two sizes"),
+        (manifest_with(digest="sha256:../../../etc/passwd"), "invalid digest"),
+        (manifest_with(digest=f"md5:{'0' * 32}"), "invalid digest"),
+        (manifest_with(digest=7), "Expected `str`"),
+        (b"[]", "Expected `object`"),
+        (b"\xff", "damaged"),
+        (b"[" * 100_000, "damaged"),
+        (b"x" * (2**22 + 1), "larger than"),
+    ],
+)
+def test_hostile_manifests(data: bytes, says: str) -> None:
+    with pytest.raises(BadModelFile, match=says):
+        checked_manifest(data)
+
+
+def test_a_manifest_with_too_many_layers() -> None:
+    layer = json.loads(manifest_with())["layers"][0]
+    config = {"mediaType": CONFIG_TYPE, "digest": digest_of(b""), "size": 0}
+    data = json.dumps({"config": config, "layers": [layer] * (MAX_LAYERS + 1)}).encode()
+    started = time.monotonic()
+    with pytest.raises(BadModelFile, match="layers"):
+        checked_manifest(data)
+    assert time.monotonic() - started < 5
+
+
+def test_a_manifest_without_end(origin: FakeOrigin, puller: Puller) -> None:
+    sent = 0
+
+    def endless(reply: Reply) -> bool:
+        nonlocal sent
+        reply.head(200, {"transfer-encoding": "chunked"})
+        while True:
+            reply.wfile.write(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+            sent += 0x10000
+
+    origin.faults.append(endless)
+    _, error = failure_of(puller)
+    assert isinstance(error, RemoteError) and "sent more than" in error.message
+    assert sent < 64 * 2**20
+
+
+def test_a_compressed_manifest_is_not_unpacked(origin: FakeOrigin, puller: Puller) -> None:
+    def bomb(reply: Reply) -> bool:
+        reply.send(200, b"\x1f\x8b" + bytes(1000), {"content-encoding": "gzip"})
+        return True
+
+    origin.faults.append(bomb)
+    _, error = failure_of(puller)
+    assert isinstance(error, RemoteError) and "compressed body (gzip)" in error.message
+    assert origin.log[0].headers["accept-encoding"] == "identity"
+
+
+def test_who_asks(origin: FakeOrigin, puller: Puller) -> None:
+    failure_of(puller)
+    assert origin.log[0].headers["user-agent"].startswith("ollama/0.")
+    assert "corectl/" in origin.log[0].headers["user-agent"]
+
+
+def test_a_blob_that_another_program_removes_meanwhile_is_fetched_again(
+    origin: FakeOrigin, puller: Puller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = origin.add(WEIGHTS)
+    origin.publish(weights)
+    install, removed = puller.catalog.install, []
+
+    def interfering(name: ModelName, data: bytes) -> ModelName:
+        if not removed:
+            removed.append(puller.path(weights).unlink())
+        return install(name, data)
+
+    monkeypatch.setattr(puller.catalog, "install", interfering)
+    assert puller.pull()[-1].status == "success"
+    assert removed and puller.path(weights).read_bytes() == WEIGHTS
+
+
+def test_blobs_of_a_running_pull_outlive_the_model_that_had_them(
+    origin: FakeOrigin, puller: Puller, tmp_path: Path
+) -> None:
+    shared, new = origin.add(WEIGHTS), origin.add(WEIGHTS[::-1])
+    origin.publish(shared, name="first")
+    origin.publish(shared, new, name="second")
+    puller.pull("first")
+
+    asked = len(origin.blob_requests(shared))
+
+    def delete(reply: Reply) -> bool:
+        """While the second is under way, as another server on the same store would."""
+        if reply.asked.path.endswith(new.digest):
+            with suppress(NotFound):
+                Puller(tmp_path).catalog.delete(ModelName.parse("first"))
+        return False
+
+    origin.faults.append(delete)
+    puller.pull("second")
+    assert puller.catalog.find(ModelName.parse("first")) is None
+    assert puller.path(shared).read_bytes() == WEIGHTS
+    assert len(origin.blob_requests(shared)) == asked
+
+
+def test_leaving_a_pull_ends_it_and_keeps_what_has_come(origin: FakeOrigin, puller: Puller) -> None:
+    weights = origin.add(WEIGHTS)
+    origin.publish(weights)
+
+    def slow(reply: Reply) -> bool:
+        if (wanted := reply.asked.range) is None:
+            return False
+        data = WEIGHTS[wanted[0] : wanted[1] + 1]
+        reply.head(
+            206,
+            {
+                "content-length": str(len(data)),
+                "content-range": f"bytes {wanted[0]}-{wanted[1]}/{len(WEIGHTS)}",
+            },
+        )
+        reply.wfile.write(data[: len(data) // 2])
+        reply.wfile.flush()
+        time.sleep(0.2)
+        reply.wfile.write(data[len(data) // 2 :])
+        return True
+
+    origin.faults.append(slow)
+
+    async def leave(transfers: Any) -> int:
+        steps = transfers.pull("m")
+        async for step in steps:
+            if step.digest == weights.digest and step.completed:
+                await steps.aclose()
+                return int(step.completed)
+        raise AssertionError
+
+    reached = puller.run(leave)
+    assert puller.leftovers()
+    origin.faults.clear()
+    before = len(origin.blob_requests(weights))
+    first = next(step for step in puller.pull() if step.digest == weights.digest and step.completed)
+    assert first.completed >= reached
+    again = origin.blob_requests(weights)[before:]
+    fetched = sum(asked.range[1] - asked.range[0] + 1 for asked in again if asked.range)
+    assert fetched <= len(WEIGHTS) - reached
+    assert puller.path(weights).read_bytes() == WEIGHTS
+
+
+def test_a_plugin_that_fails(origin: FakeOrigin, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(FakeRegistry):
+        def session(self, *_: Any) -> Any:
+            raise KeyError("oh")
+
+    _, error = failure_of(Puller(tmp_path, Failing(origin)))
+    assert isinstance(error, RemoteError) and "KeyError" in error.message
+    assert "a transfer failed" in caplog.text
+
+
+def test_a_closed_service_takes_no_more(origin: FakeOrigin, puller: Puller) -> None:
+    origin.publish(origin.add(WEIGHTS))
+
+    async def work(transfers: Any) -> None:
+        await steps_of(transfers.pull("m"))
+        await transfers.close()
+        with pytest.raises(CorectlError, match="closing"):
+            await steps_of(transfers.pull("m"))
+
+    puller.run(work)
