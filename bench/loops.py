@@ -1,7 +1,7 @@
 """Each engine library's own loop: what the library gives without a server.
 
-`python -m bench.loops ENGINE MODEL` loads a model, then reads lines: a number of tokens, a blank, and a prompt as a
-JSON string. For each it generates greedily, and prints the tokens per second from the first token to the last.
+`python -m bench.loops ENGINE MODEL THREADS` loads a model, then reads lines: a number of tokens, a blank, and a prompt as
+a JSON string. With 0 threads the library has as many as it takes by itself. For each it generates greedily, and prints the tokens per second from the first token to the last.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 Generate = Callable[[str, int], Iterator[int]]
 
 
-def mlx(model: Path) -> Generate:
-    """`mlx_lm.stream_generate`."""
+def mlx(model: Path, _: int) -> Generate:
+    """`mlx_lm.stream_generate`, whose threads cannot be chosen."""
     from mlx_lm import load, stream_generate
 
     native, tokenizer = load(str(model))[:2]
@@ -30,11 +30,15 @@ def mlx(model: Path) -> Generate:
     return generate
 
 
-def onnx(model: Path) -> Generate:
+def onnx(model: Path, threads: int) -> Generate:
     """The generator of ONNX Runtime GenAI, one token at a time."""
     import onnxruntime_genai as genai
 
-    native = genai.Model(str(model))
+    config = genai.Config(str(model))
+    if threads:
+        options = {"session_options": {"intra_op_num_threads": threads}}
+        config.overlay(json.dumps({"model": {"decoder": options}}))
+    native = genai.Model(config)
     tokenizer = genai.Tokenizer(native)
 
     def generate(prompt: str, tokens: int) -> Iterator[int]:
@@ -55,11 +59,12 @@ def onnx(model: Path) -> Generate:
     return generate
 
 
-def ctransformers(model: Path) -> Generate:
+def ctransformers(model: Path, threads: int) -> Generate:
     """The library's own `generate`; the family of a legacy file is the first word of its name."""
     from ctransformers import LLM, Config
 
-    native = LLM(str(model), model_type=model.stem.partition("-")[0], config=Config(context_length=512))
+    config = Config(context_length=512, threads=threads or -1)
+    native = LLM(str(model), model_type=model.stem.partition("-")[0], config=config)
 
     def generate(prompt: str, tokens: int) -> Iterator[int]:
         ids: Any = native.generate(native.tokenize(prompt), top_k=1, repetition_penalty=1.0)
@@ -70,11 +75,11 @@ def ctransformers(model: Path) -> Generate:
     return generate
 
 
-LOOPS: dict[str, Callable[[Path], Generate]] = {"mlx": mlx, "onnx": onnx, "ctransformers": ctransformers}
+LOOPS: dict[str, Callable[[Path, int], Generate]] = {"mlx": mlx, "onnx": onnx, "ctransformers": ctransformers}
 
 
 def main() -> None:
-    generate = LOOPS[sys.argv[1]](Path(sys.argv[2]))
+    generate = LOOPS[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))
     for line in sys.stdin:
         count, _, prompt = line.partition(" ")
         times = [time.perf_counter() for _ in generate(json.loads(prompt), int(count))]
