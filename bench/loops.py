@@ -1,7 +1,8 @@
 """Each engine library's own loop: what the library gives without a server.
 
-`python -m bench.loops ENGINE MODEL THREADS` loads a model, then reads lines: a number of tokens, a blank, and a prompt as
-a JSON string. With 0 threads the library has as many as it takes by itself. For each it generates greedily, and prints the tokens per second from the first token to the last.
+`python -m bench.loops ENGINE MODEL THREADS` loads a model, then reads lines: a number of tokens, a blank, and a prompt
+as a JSON string. With 0 threads the library has as many as it takes by itself. For each line it generates greedily, and
+prints the tokens per second from the first token to the last.
 """
 
 from __future__ import annotations
