@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import struct
 import time
 from pathlib import Path
@@ -238,6 +239,35 @@ def test_a_flood_of_strings_is_refused_fast(tmp_path: Path) -> None:
     with pytest.raises(BadModelFile, match="strings"):
         read(tmp_path, build([ARCHITECTURE, flood]))
     assert time.perf_counter() - started < 1
+
+
+def test_millions_of_keys_and_tensors_are_refused_fast(tmp_path: Path) -> None:
+    """Real ones: the file is as large as it says."""
+    million = 1_000_000
+    path = tmp_path / "keys.gguf"
+    path.write_bytes(build([u32("k", 1)] * million, []))
+    started = time.process_time()
+    with pytest.raises(BadModelFile, match="metadata keys"):
+        read_header(path)
+    path.write_bytes(build([ARCHITECTURE], [tensor()] * million))
+    with pytest.raises(BadModelFile, match="tensors"):
+        read_header(path)
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("arrays", [False, True])
+def test_a_header_takes_little_memory(tmp_path: Path, arrays: bool) -> None:
+    """As much of everything as is allowed, which no published model has."""
+    keys = [u32(f"k{number}", number) for number in range(8000)]
+    tensors = [tensor(f"t{number}", offset=number * 32) for number in range(60_000)]
+    numbers = text("numbers") + struct.pack("<IIQ", ARRAY, U64, 1 << 20) + bytes(8 << 20)
+    strings = text("strings") + struct.pack("<IIQ", ARRAY, STRING, 1 << 20) + bytes(8 << 20)
+    path = tmp_path / "large.gguf"
+    path.write_bytes(build([ARCHITECTURE, numbers, strings, *keys], tensors, data=32 * 60_000))
+    del keys, tensors, numbers, strings
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert len(read_header(path, arrays=arrays).tensors) == 60_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 192 << 10  # KiB
 
 
 def test_long_strings_are_skipped_without_reading_them(tmp_path: Path) -> None:

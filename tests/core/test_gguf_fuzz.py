@@ -101,7 +101,8 @@ ARCHITECTURE = struct.pack("<Q", 20) + b"general.architecture" + struct.pack("<I
 
 
 @st.composite
-def files(draw: st.DrawFn) -> bytes:
+def files(draw: st.DrawFn) -> tuple[bytes, int]:
+    """The header, and how many zeros come after it."""
     keys = [data for _, data in draw(st.lists(pairs(), max_size=6, unique_by=lambda entry: entry[0]))]
     if draw(mostly(True, st.just(False))):
         keys.insert(0, ARCHITECTURE)
@@ -109,10 +110,11 @@ def files(draw: st.DrawFn) -> bytes:
     version = draw(mostly(3, st.sampled_from([2, 1, 4, 0, 0x03000000])))
     key_count, tensor_count = draw(mostly(len(keys), COUNTS)), draw(mostly(len(placed), COUNTS))
     head = b"GGUF" + struct.pack("<IQQ", version, tensor_count, key_count) + b"".join([*keys, *placed])
-    data = bytearray(head + bytes(-len(head) % 32) + bytes(draw(st.sampled_from([8192, 8192, 64, 0]))))
+    data = bytearray(head + bytes(-len(head) % 32))
     for _ in range(draw(mostly(0, st.integers(1, 3)))):
         data[draw(st.integers(0, len(head) - 1))] = draw(st.integers(0, 255))
-    return bytes(data[: draw(mostly(len(data), st.integers(0, len(data))))])
+    end = draw(mostly(len(data), st.integers(0, len(data))))
+    return bytes(data[:end]), draw(st.sampled_from([8192, 8192, 64, 0])) if end == len(data) else 0
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +123,16 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
-@given(data=files(), with_arrays=st.booleans())
-def test_a_header_is_sound_or_refused(path: Path, data: bytes, with_arrays: bool) -> None:
+@given(file=files(), with_arrays=st.booleans())
+def test_a_header_is_sound_or_refused(path: Path, file: tuple[bytes, int], with_arrays: bool) -> None:
+    data = file[0] + bytes(file[1])
     path.write_bytes(data)
+    # What is slow is slow twice; a collection of what hundreds of thousands of examples have left is not.
+    assert any(seconds_for(path, data, with_arrays) < 1 for _ in range(2))
+
+
+def seconds_for(path: Path, data: bytes, with_arrays: bool) -> float:
+    """The processor's time for one header, whose answer is checked."""
     before = time.process_time()
     try:
         header = read_header(path, arrays=with_arrays)
@@ -135,4 +144,4 @@ def test_a_header_is_sound_or_refused(path: Path, data: bytes, with_arrays: bool
             assert tensor.offset >= 0 and header.data_offset + tensor.offset + tensor.size_bytes <= len(data)
             assert tensor.elements > 0
         model_info(path, verbose=with_arrays)
-    assert time.process_time() - before < 1
+    return time.process_time() - before
