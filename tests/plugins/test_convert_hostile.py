@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +110,22 @@ def test_what_is_not_supported_is_known_before(folder: Path, changes: dict[str, 
     change_json(folder / "config.json", **changes)
     assert said in SafetensorsToGguf().why_not(files_of(folder))
     refused(folder, said, NotSupported)
+
+
+def test_the_server_imports_no_numbers_to_know(folder: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from corectl.model.files import ModelFiles
+from corectl_convert import corectl_converters
+folder = Path({str(folder)!r})
+named = {{path.name: path for path in folder.iterdir()}}
+files = ModelFiles(weights=named["model.safetensors"], named=named)
+assert corectl_converters()[0].why_not(files) == ""
+print({{"gguf", "numpy", "safetensors", "ml_dtypes"}} & sys.modules.keys())
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "set()\n"
 
 
 def test_a_model_without_a_tokenizer_is_known_before(folder: Path) -> None:

@@ -14,7 +14,7 @@ NOMIC_TRAINED = 2048
 """Tokens. Beyond them the authors scale the positions while the model runs, which llama.cpp does not do."""
 
 
-def bert(config: Fields, *, skip: int = 0, tokenizers: tuple[str, ...] = ("bert",)) -> Recipe:
+def bert(config: Fields, *, skip: int = 0, tokenizers: tuple[str, ...] = ("bert", "t5")) -> Recipe:
     """Positions are learned; the first `skip` of them are of no token."""
     check_activation(config, "gelu")
     if config.text("position_embedding_type", "absolute") != "absolute":

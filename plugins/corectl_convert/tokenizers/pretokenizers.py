@@ -28,15 +28,11 @@ _TEKKEN = _CASES % ("", "", "")
 _SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 _GPT4O = _CASES % (_SHORT, _SHORT, "{1,3}")
 _DEEPSEEK3 = (
-    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^"
-    "\r\n"
-    r"\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
-    r"| ?[\p{P}\p{S}]+["
-    "\r\n"
-    r"]*|\s*["
-    "\r\n"
-    r"]+|\s+(?!\S)|\s+"
-)
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^<>\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    r"| ?[\p{P}\p{S}]+[<>]*|\s*[<>]+|\s+(?!\S)|\s+"
+).replace("<>", "\r\n")
+"""It holds the ends of lines themselves, where the others have names for them."""
+
 
 Structure = tuple[Any, ...]
 
