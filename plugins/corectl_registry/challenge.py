@@ -12,7 +12,7 @@ from corectl.errors import RemoteError, Unauthorized
 
 MAX_HEADER = 8192
 
-_SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9._~+/-]*)(?:\s+|$)")
+_SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9._~+/-]*)(?:\s+|$|(?=,))")
 _PARAMETER = re.compile(r'\s*,?\s*([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 DOCKER_HUB = ("registry-1.docker.io", "auth.docker.io")

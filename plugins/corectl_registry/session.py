@@ -12,6 +12,7 @@ from corectl.errors import CorectlError, Forbidden, NotFound, RemoteError
 from corectl.model.manifest import MANIFEST_TYPE, Layer
 from corectl.registry.remote import Location, Offer, Origin
 from corectl.transfer.client import Answer
+from corectl.transfer.rules import Rules
 from corectl_registry.artifacts import CONFIG_LIMIT, Artifact, is_artifact, model_of, read_artifact
 from corectl_registry.auth import AuthorizedHttp
 from corectl_registry.upload import Upload
@@ -25,7 +26,8 @@ HUB = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docke
 class Session:
     """See `corectl.registry.remote.PushSession`."""
 
-    def __init__(self, origin: Origin, http: httpx.AsyncClient) -> None:
+    def __init__(self, origin: Origin, http: httpx.AsyncClient, rules: Rules) -> None:
+        self._rules = rules
         name = origin.name
         host = HUB.get(name.host.lower(), name.host)
         registry = f"{'http' if origin.insecure else 'https'}://{host}"
@@ -71,7 +73,7 @@ class Session:
         return True
 
     async def upload(self, layer: Layer, path: Path, sent: Callable[[int], None]) -> None:
-        await Upload(self._http, self._url, self._name, layer, path, sent).run()
+        await Upload(self._http, self._url, self._name, layer, path, sent, self._rules).run()
 
     async def publish(self, manifest: bytes) -> None:
         url = f"{self._url}/manifests/{self._name.tag}"

@@ -46,7 +46,7 @@ class Upload:
         layer: Layer,
         path: Path,
         sent: Callable[[int], None],
-        rules: Rules | None = None,
+        rules: Rules,
     ) -> None:
         self._http = http
         self._repository = repository
@@ -54,7 +54,7 @@ class Upload:
         self._layer = layer
         self._path = path
         self._sent = sent
-        self._rules = rules or Rules()
+        self._rules = rules
         self._reached = 0
         self._sums: list[bytes] = []
 

@@ -646,7 +646,11 @@ def test_the_client_follows_nothing_by_itself(origin: FakeOrigin) -> None:
         async with make_client() as http:
             return (await ask(http, "GET", f"{origin.url}/r")).status
 
-    origin.faults.append(lambda reply: reply.send(302, b"", {"location": "/x"}) or True)
+    def elsewhere(reply: Reply) -> bool:
+        reply.send(302, b"", {"location": "/x"})
+        return True
+
+    origin.faults.append(elsewhere)
     assert asyncio.run(main()) == 302
     assert [asked.path for asked in origin.log] == ["/r"]
 

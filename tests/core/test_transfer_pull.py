@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,7 +18,6 @@ from corectl.errors import BadModelFile, BadRequest, CorectlError, NotFound, Rem
 from corectl.model.manifest import CONFIG_TYPE, MediaType
 from corectl.model.name import ModelName
 from corectl.progress import Progress
-from corectl.transfer import pull as pulling
 from corectl.transfer.offered import MAX_BLOB, MAX_LAYERS, checked_manifest
 from corectl.transfer.partial import PartialFile
 from tests.core.transfer_kit import (
@@ -211,9 +211,7 @@ def test_room_on_the_disk_is_checked_before_the_first_byte(
 ) -> None:
     weights = origin.add(WEIGHTS)
     origin.publish(weights)
-    monkeypatch.setattr(
-        pulling.shutil, "disk_usage", lambda _: SimpleNamespace(total=0, used=0, free=len(WEIGHTS))
-    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=0, used=0, free=len(WEIGHTS)))
     _, error = failure_of(puller)
     assert isinstance(error, CorectlError) and error.status == 507
     assert error.message.startswith("not enough space for the model store: m:latest needs 0.0 GB more")
@@ -314,11 +312,13 @@ def test_a_blob_that_another_program_removes_meanwhile_is_fetched_again(
 ) -> None:
     weights = origin.add(WEIGHTS)
     origin.publish(weights)
-    install, removed = puller.catalog.install, []
+    install = puller.catalog.install
+    removed: list[ModelName] = []
 
     def interfering(name: ModelName, data: bytes) -> ModelName:
         if not removed:
-            removed.append(puller.path(weights).unlink())
+            removed.append(name)
+            puller.path(weights).unlink()
         return install(name, data)
 
     monkeypatch.setattr(puller.catalog, "install", interfering)

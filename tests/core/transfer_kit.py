@@ -220,7 +220,8 @@ class Puller:
 
     def pull(self, text: str = "m", **options: Any) -> list[Progress]:
         """All steps of one pull."""
-        return self.run(lambda transfers: steps_of(transfers.pull(text, **options)))
+        steps: list[Progress] = self.run(lambda transfers: steps_of(transfers.pull(text, **options)))
+        return steps
 
     def run(self, work: Callable[[Transfers], Any]) -> Any:
         async def main() -> Any:

@@ -39,12 +39,10 @@ class SigningKey:
     @classmethod
     def load(cls, path: Path) -> SigningKey:
         """The key in a file, which is made if it is not there. It blocks. Raises `Unauthorized`, `OSError`."""
-        try:
-            data = read_small(path, MAX_KEY)
-        except FileNotFoundError:
+        if not path.exists():
             _make(path)
-            data = read_small(path, MAX_KEY)
         try:
+            data = read_small(path, MAX_KEY)
             private = load_ssh_private_key(data, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm, CorectlError) as exc:
             raise Unauthorized(f"the key {path.name} in {path.parent.name} cannot be used: {exc}") from None

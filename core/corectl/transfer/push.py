@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from corectl.model.manifest import Layer
 from corectl.progress import Progress, Report
@@ -28,13 +29,15 @@ class Push:
 
     async def run(self) -> None:
         """Returns when the registry offers the model. Raises `CorectlError`, `OSError`."""
-        for blob in blobs_of(self._model.manifest):
-            await self._bring(blob)
+        blobs = blobs_of(self._model.manifest)
+        paths = await asyncio.to_thread(lambda: [self._catalog.blobs.require(blob.digest) for blob in blobs])
+        for blob, path in zip(blobs, paths, strict=True):
+            await self._bring(blob, path)
         self._report(Progress("pushing manifest"))
         await self._session.publish(self._model.data)
         self._report(Progress("success"))
 
-    async def _bring(self, blob: Layer) -> None:
+    async def _bring(self, blob: Layer, path: Path) -> None:
         status = f"pushing {blob.digest.partition(':')[2][:SHOWN]}"
         loop = asyncio.get_running_loop()
         told = loop.time()
@@ -47,6 +50,5 @@ class Push:
 
         if not await self._session.has(blob):
             self._report(Progress(status, blob.digest, blob.size))
-            path = self._catalog.blobs.path_of(blob.digest)
             await self._session.upload(blob, path, sent)
         self._report(Progress(status, blob.digest, blob.size, blob.size))
