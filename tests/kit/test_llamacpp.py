@@ -10,6 +10,7 @@ from corectl_llamacpp.backend import LlamaCppBackend
 from tests.backends.conftest import EMBEDDER
 from tests.bert import write_ranker
 from tests.conftest import smollm2
+from tests.forms import Forms
 from tests.lora import write_lora
 from tests.projector import QwenVision, write_projector
 from tests.tiny_qwen import WIDTH, write_tiny_qwen
@@ -17,7 +18,7 @@ from tests.tiny_qwen import WIDTH, write_tiny_qwen
 
 class TestLlamaCpp(BackendSuite):
     engine_modules = ("llama_cpp",)
-    cannot = {"quantizing": "no tensors are written anew; quantised GGUF files are made elsewhere"}
+    quantization = "Q4_K_M"
 
     def backend(self) -> Backend:
         return LlamaCppBackend()
@@ -42,3 +43,7 @@ class TestLlamaCpp(BackendSuite):
     def adapted(self, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
         adapter = write_lora(tmp_path_factory.mktemp("adapter") / "lora.gguf", smollm2())
         return ModelSpec(format="gguf", weights=smollm2(), adapters=(adapter,))
+
+    def unquantized(self, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+        file = Forms(smollm2(), tmp_path_factory.mktemp("f16")).gguf(2)
+        return ModelSpec(format="gguf", weights=file)
