@@ -14,6 +14,7 @@ import pytest
 
 from corectl.cli.root import run
 from tests.conftest import DATA, Server
+from tests.registry.docker import DockerRegistry
 
 TINY = DATA / "tinybert.gguf"
 DIGEST = f"sha256:{hashlib.sha256(TINY.read_bytes()).hexdigest()}"
@@ -225,3 +226,16 @@ def test_other_paths_in_a_request(fresh: Server, shelf: Path, tmp_path: Path) ->
         body = {"model": "api", "from": "smollm2", "adapters": {"a.gguf": path}, "stream": False}
         assert fresh.client.post("/api/create", json=body).status_code == 403
     assert [path for path in fresh.models.rglob("*") if not path.is_dir()] == []
+
+
+def test_pushing_reads_the_file_where_it_lies(fresh: Server, shelf: Path, registry: DockerRegistry) -> None:
+    place = f"{registry.url}/in-place/tiny"
+    weights = shelf / "tiny.gguf"
+    body = {"model": place, "in_place": True, "files": {"m.gguf": str(weights)}, "stream": False}
+    fresh.client.post("/api/create", json=body).raise_for_status()
+    push = {"model": place, "insecure": True, "stream": False}
+    assert fresh.client.post("/api/push", json=push).json() == {"status": "success"}
+    assert registry.blob_file(DIGEST).read_bytes() == TINY.read_bytes()
+    os.utime(weights, (1, 1))
+    refused = fresh.client.post("/api/push", json=push)
+    assert refused.status_code == 400 and str(weights) in refused.json()["error"]

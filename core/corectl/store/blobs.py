@@ -145,6 +145,13 @@ class BlobStore:
         path = self.path_of(digest)
         return path.is_file() and not self.references.problem(path)
 
+    def require(self, digest: str) -> Path:
+        """Where the blob lies. Raises `BadRequest` if it is not here, or is a file elsewhere that has changed."""
+        if not self.exists(digest):
+            problem = self.references.problem(self.path_of(digest))
+            raise BadRequest(problem or f'blob "{digest}" not found')
+        return self.path_of(digest)
+
     def writer(self) -> BlobWriter:
         """A writer for a new blob. Raises `OSError`."""
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -167,9 +167,7 @@ class Catalog:
         manifest = decode_manifest(data)
         with self.lock:
             for layer in (*manifest.layers, manifest.config):
-                if not self.blobs.exists(layer.digest):
-                    problem = self.blobs.references.problem(self.blobs.path_of(layer.digest))
-                    raise BadRequest(problem or f'blob "{layer.digest}" not found')
+                self.blobs.require(layer.digest)
             before = self._digests(name)
             stored = self.manifests.write(name, data)
             self._remove_unreferenced(before)
