@@ -12,12 +12,14 @@ from tests.registry.host import Host
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
-def transfer_server(folder: Path, **environment: str) -> Server:
+def transfer_server(folder: Path, *flags: str, **environment: str) -> Server:
     """A server that knows nobody's keys and no proxy but those of `environment`."""
     home = folder / "home"
     home.mkdir(parents=True, exist_ok=True)
-    unset = {name: "" for proxy in PROXIES for name in (proxy, proxy.lower())}
-    return Server(folder, **{**unset, "HOME": str(home), **environment})
+    proxies = {name: environment.pop(name, "") for name in PROXIES}
+    # In small letters too: those win, and an empty one is none.
+    proxies |= {name.lower(): value for name, value in proxies.items()}
+    return Server(folder, *flags, **{"HOME": str(home), **proxies, **environment})
 
 
 def insecure_name(host: Host, path: str) -> str:
