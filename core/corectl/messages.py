@@ -289,13 +289,17 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finish(msgspec.Struct, frozen=True, kw_only=True, tag="finish"):
-    """The end of a stream. `reason` is `stop` or `length`; `context` all tokens, where asked for."""
+    """The end of a stream. `reason` is `stop` or `length`; `context` all tokens, where asked for.
+
+    `stop` is the stop string that ended the output, if one of the request's or the model's own did here.
+    """
 
     reason: str
     usage: Usage
     fit: Fit
     context: tuple[int, ...] = ()
     notices: tuple[Notice, ...] = ()
+    stop: str = ""
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True, tag="rendered"):

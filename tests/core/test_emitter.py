@@ -122,7 +122,7 @@ def test_a_stop_string_asks_for_the_end_and_hides_what_follows(stage: Stage) -> 
     steps = [stage.sender.step() for _ in range(3)]
     assert [step.deltas for step in steps] == [[(1, Delta("a"))], [], []]
     ((_, finish),) = steps[2].finished
-    assert (finish.reason, finish.usage.output_tokens) == ("stop", 2)
+    assert (finish.reason, finish.usage.output_tokens, finish.stop) == ("stop", 2, "b")
 
 
 def test_an_error_comes_after_the_text_before_it(stage: Stage) -> None:

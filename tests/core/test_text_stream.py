@@ -59,6 +59,11 @@ def test_the_earliest_stop_string_wins() -> None:
     assert feed(TextStream(("c", "ab")), [b"xabc"])[:2] == ("x", "stop")
 
 
+def test_the_end_says_which_stop_string_it_was() -> None:
+    assert TextStream(("never", "END")).push(b"the END").stop == "END"
+    assert TextStream(("never",)).push(b"the END").stop == ""
+
+
 def test_an_empty_stop_string_stops_nothing() -> None:
     assert feed(TextStream(("",)), [b"a", b"b"])[:2] == ("ab", "")
 
@@ -93,7 +98,7 @@ def test_probabilities_of_a_token_that_is_held_in_part() -> None:
     stream = TextStream(("END",))
     assert [item.chosen.token for item in stream.push(b"an E", logprob(1)).logprobs] == ["1"]
     assert stream.push(b"N", logprob(2)).logprobs == ()
-    assert stream.push(b"D", logprob(3)) == Piece("", (), "stop")
+    assert stream.push(b"D", logprob(3)) == Piece("", (), "stop", "END")
 
 
 def test_probabilities_of_a_token_without_text_are_not_lost() -> None:

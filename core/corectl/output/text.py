@@ -15,12 +15,13 @@ REPEAT_LIMIT = 30
 class Piece(msgspec.Struct, frozen=True):
     """Text that is ready, the probabilities of the tokens that begin in it, and whether the output ends here.
 
-    `end` is `stop` after a stop string, `length` after endless repetition, else empty.
+    `end` is `stop` after a stop string, which is `stop`, `length` after endless repetition, else empty.
     """
 
     text: str = ""
     logprobs: tuple[Logprob, ...] = ()
     end: str = ""
+    stop: str = ""
 
 
 class TextStream:
@@ -43,11 +44,11 @@ class TextStream:
         if not piece:
             return Piece()
         self._held += piece
-        position = self._find_stop()
-        if position >= 0:
+        position, stop = self._find_stop()
+        if stop:
             self._held = self._held[:position]
             self._held_logprobs = [held for held in self._held_logprobs if held[0] < position]
-            return self._release(position, "stop")
+            return self._release(position, "stop", stop)
         end = self._repetition(piece)
         return self._release(len(self._held) - (0 if end else self._partial_stop()), end)
 
@@ -56,17 +57,18 @@ class TextStream:
         self._held += self._decoder.decode(b"", final=True)
         return self._release(len(self._held), "")
 
-    def _release(self, count: int, end: str) -> Piece:
+    def _release(self, count: int, end: str, stop: str = "") -> Piece:
         text, self._held = self._held[:count], self._held[count:]
         ready = [logprob for start, logprob in self._held_logprobs if start < count or not self._held]
         self._held_logprobs = [
             (start - count, logprob) for start, logprob in self._held_logprobs[len(ready) :]
         ]
-        return Piece(text, tuple(ready), end)
+        return Piece(text, tuple(ready), end, stop)
 
-    def _find_stop(self) -> int:
-        found = [position for stop in self._stop if (position := self._held.find(stop)) >= 0]
-        return min(found, default=-1)
+    def _find_stop(self) -> tuple[int, str]:
+        """The first stop string in the held text, and where it begins; an empty one if there is none."""
+        found = [(position, stop) for stop in self._stop if (position := self._held.find(stop)) >= 0]
+        return min(found, default=(-1, ""))
 
     def _partial_stop(self) -> int:
         """How many characters at the end may be the start of a stop string."""

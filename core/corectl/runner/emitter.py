@@ -57,6 +57,7 @@ class OutputStream:
         self.context: list[int] | None = list(prepared.job.text) if request.want_context else None
         self.tokens = 0
         self.end = ""
+        self.stop = ""
 
 
 class Outlet(Protocol):
@@ -139,7 +140,7 @@ class Emitter:
             stream.context.append(sampled.token)
         piece = stream.text.push(self._visible(sampled.token, stream), self._logprob(sampled))
         if piece.end:
-            stream.end = piece.end
+            stream.end, stream.stop = piece.end, piece.stop
             self._ask_stop(sampled.id)
         parts = stream.reader.push(piece.text) if piece.text else []
         _append(deltas, sampled.id, parts, piece.logprobs)
@@ -182,6 +183,7 @@ class Emitter:
             fit=fit,
             context=tuple(stream.context or ()),
             notices=(*stream.notices, *stream.reader.notices, *constrained),
+            stop=stream.stop,
         )
         finished.append((ended.id, finish))
 
