@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from bench import contention, creating, embedding, engines, masks, rendering
+from bench import contention, creating, embedding, engines, masks, pulling, rendering
 from bench.kit import Kit, print_table, write_json
 from bench.peers import PACKAGES, Peers
 from bench.scenarios import SCENARIOS
@@ -64,6 +64,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "create": lambda arguments: creating.compare(arguments.rounds),
     "embedding": _embedding,
     "engines": lambda arguments: engines.compare(arguments.rounds),
+    "pull": lambda arguments: pulling.compare(arguments.rounds),
     "rendering": lambda arguments: rendering.compare(arguments.rounds),
     "startup": _startup,
     "masks": lambda arguments: masks.compare(),
