@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
-from corectl.messages import Delta, Event, Finish, Rendered
+from corectl.messages import Delta, Event, Finish, Rendered, ToolCallDelta
+from corectl.server.context import Clock
 from corectl.server.streaming import OpenCompletion
-from corectl_ollama.calls import CallCollector, WireToolCall
-from corectl_ollama.replies import Clock, Remote, joined, line
+from corectl.server.whole import CallCollector, collected
+from corectl_ollama.calls import WireToolCall
+from corectl_ollama.replies import Remote, line
 
 
 class Form(Protocol):
@@ -49,7 +52,7 @@ class Answer:
 
     def _parts(self, delta: Delta) -> bytes:
         """A line for each kind of output; probabilities go with the first."""
-        calls = self._calls.take(delta.tool_calls)
+        calls = self._take(delta.tool_calls)
         parts: list[tuple[Delta, list[WireToolCall]]] = []
         parts += [(Delta("", (), delta.thinking), [])] if delta.thinking else []
         parts += [(Delta(delta.text), [])] if delta.text else []
@@ -61,12 +64,8 @@ class Answer:
 
     async def whole(self, opened: OpenCompletion) -> Any:
         """The only object of a reply that is not streamed. Raises what the stream raises."""
-        deltas: list[Delta] = []
-        while True:
-            for event in await opened.take():
-                if isinstance(event, Finish):
-                    delta = joined(deltas)
-                    calls = self._calls.take(delta.tool_calls)
-                    return self._form.final(event, self._clock, delta, calls)
-                assert isinstance(event, Delta)
-                deltas.append(event)
+        delta, finish = await collected(opened)
+        return self._form.final(finish, self._clock, delta, self._take(delta.tool_calls))
+
+    def _take(self, pieces: Iterable[ToolCallDelta]) -> list[WireToolCall]:
+        return [WireToolCall.of(call) for call in self._calls.take(pieces)]

@@ -8,24 +8,17 @@ from typing import Any
 import msgspec
 from litestar import Response
 
-from corectl.messages import ChatPrompt, Delta, Finish, Message, Rendered, Tool
+from corectl.messages import ChatPrompt, Delta, Finish, Rendered
 from corectl.server.body import AnyRequest
+from corectl.server.context import Clock
+from corectl.server.fields import check_top_logprobs, keep_alive_seconds, read_tool_choice, read_tools
+from corectl.server.inference import Settled, chat_prompt, find_model, load, unload
 from corectl.server.services import Services, require_name
 from corectl.server.watch import while_connected
 from corectl_ollama.answer import Form
 from corectl_ollama.calls import WireToolCall
-from corectl_ollama.inference import (
-    Settled,
-    completion,
-    find_model,
-    load,
-    run,
-    settle,
-    single_quoted,
-    unload,
-)
+from corectl_ollama.inference import completion, run, settle
 from corectl_ollama.replies import (
-    Clock,
     Metrics,
     Remote,
     WireLogprob,
@@ -35,13 +28,7 @@ from corectl_ollama.replies import (
     reply,
     wire_logprobs,
 )
-from corectl_ollama.schema import (
-    ChatRequest,
-    check_top_logprobs,
-    keep_alive_seconds,
-    read_tool_choice,
-    read_tools,
-)
+from corectl_ollama.schema import ChatRequest
 
 
 class WireReply(msgspec.Struct, omit_defaults=True):
@@ -139,7 +126,7 @@ async def chat(
     check_top_logprobs(body.top_logprobs)
     keep_alive = keep_alive_seconds(body.keep_alive)
     require_name(body.model)
-    record = await find_model(services, body.model, missing=single_quoted)
+    record = await find_model(services, body.model)
     if not body.messages and keep_alive == 0:
         await unload(services, record)
         return reply(form.done("unload"))
@@ -150,7 +137,9 @@ async def chat(
     def read() -> tuple[Settled, ChatPrompt | None]:
         """All that reads files in one go: each way to a worker thread and back takes longer than the reading."""
         settled = settle(services, record, body, keep_alive, verb="chat", needs=needs)
-        return settled, _prompt(services, settled, messages, read_tools(body.tools)) if messages else None
+        if not messages:
+            return settled, None
+        return settled, chat_prompt(services, settled, messages, read_tools(body.tools))
 
     settled, prompt = await services.reading(record, read)
     if prompt is None:
@@ -164,19 +153,3 @@ async def chat(
         tool_choice=read_tool_choice(body.tool_choice, body.tools),
     )
     return await run(request, services, settled, work, form, clock, stream=body.stream)
-
-
-def _prompt(
-    services: Services, settled: Settled, messages: list[Message], tools: tuple[Tool, ...]
-) -> ChatPrompt:
-    """The model's SYSTEM (unless the request has its own in front), its MESSAGEs, then the request's."""
-    record = settled.model.record
-    own_system = messages[0].role == "system"
-    head = [Message(role="system", content=record.system)] if record.system and not own_system else []
-    return ChatPrompt(
-        template=services.template(settled.model),
-        messages=(*head, *record.messages, *messages),
-        given=len(messages),
-        tools=tools,
-        think=settled.think,
-    )

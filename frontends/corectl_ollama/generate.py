@@ -22,22 +22,15 @@ from corectl.messages import (
 )
 from corectl.prompt.render import check_template
 from corectl.server.body import AnyRequest
+from corectl.server.context import Clock
+from corectl.server.fields import check_top_logprobs, keep_alive_seconds
+from corectl.server.inference import Settled, find_model, load, not_found, unload
 from corectl.server.services import Services
 from corectl.server.watch import while_connected
 from corectl_ollama.answer import Form
 from corectl_ollama.calls import WireToolCall
-from corectl_ollama.inference import (
-    Settled,
-    completion,
-    find_model,
-    load,
-    run,
-    settle,
-    single_quoted,
-    unload,
-)
+from corectl_ollama.inference import completion, run, settle
 from corectl_ollama.replies import (
-    Clock,
     Metrics,
     Remote,
     WireLogprob,
@@ -47,7 +40,7 @@ from corectl_ollama.replies import (
     reply,
     wire_logprobs,
 )
-from corectl_ollama.schema import GenerateRequest, check_top_logprobs, keep_alive_seconds
+from corectl_ollama.schema import GenerateRequest
 
 
 class Chunk(msgspec.Struct, kw_only=True):
@@ -138,8 +131,8 @@ async def generate(
     check_top_logprobs(body.top_logprobs)
     keep_alive = keep_alive_seconds(body.keep_alive)
     if not body.model:
-        raise NotFound(single_quoted(""))
-    record = await find_model(services, body.model, missing=single_quoted)
+        raise NotFound(not_found(""))
+    record = await find_model(services, body.model)
     if not body.prompt and keep_alive == 0:
         await unload(services, record)
         return reply(form.done("unload"))

@@ -19,8 +19,8 @@ from corectl.model.modelfile import parameters_text, show_modelfile, template_te
 from corectl.model.name import ModelName, parse_reference
 from corectl.model.record import ModelRecord
 from corectl.scheduler.state import LoadedModel
+from corectl.server.inference import not_found
 from corectl.server.services import Services, require_name
-from corectl_ollama.inference import single_quoted
 from corectl_ollama.replies import local_time, reply
 from corectl_ollama.schema import CopyRequest, DeleteRequest, ShowRequest
 
@@ -143,7 +143,7 @@ async def show(services: Services, body: ShowRequest) -> Response[bytes]:
         raise Forbidden("ollama cloud is disabled: remote model details are unavailable")
     record = await services.find(reference.name)
     if record is None:
-        raise NotFound(single_quoted(reference.name.short))
+        raise NotFound(not_found(reference.name.short))
     record.check()
     if record.config.remote_host:
         record = await services.remotes.described(record)
@@ -243,7 +243,7 @@ async def delete(services: Services, body: DeleteRequest) -> Response[bytes]:
         # Not looked up before: a model with a damaged manifest can be removed, too.
         await asyncio.to_thread(services.catalog.delete, name)
     except NotFound as exc:
-        raise NotFound(single_quoted(asked)) from exc
+        raise NotFound(not_found(asked)) from exc
     return Response(b"", status_code=200)
 
 

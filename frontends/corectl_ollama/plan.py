@@ -7,8 +7,8 @@ from litestar import Response
 
 from corectl.messages import Notice
 from corectl.scheduler.plan import DevicePlan, FitPlan
+from corectl.server.inference import find_model
 from corectl.server.services import Services, require_name
-from corectl_ollama.inference import find_model, single_quoted
 from corectl_ollama.replies import reply
 from corectl_ollama.schema import PlanRequest
 
@@ -47,7 +47,7 @@ class PlanReply(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 async def plan(services: Services, body: PlanRequest) -> Response[bytes]:
-    record = await find_model(services, require_name(body.model or body.name), missing=single_quoted)
+    record = await find_model(services, require_name(body.model or body.name))
     model = await services.model(record)
     load, _ = services.options(record, body.options)
     found = await services.scheduler.plan(model, load)

@@ -11,11 +11,11 @@ from litestar import Response
 from corectl.errors import BadRequest
 from corectl.messages import Rendered
 from corectl.server.body import AnyRequest, decode, read_body
+from corectl.server.context import Clock, ContextFit, context_fit
 from corectl.server.services import Services
 from corectl_ollama.chat import ChatForm, chat
 from corectl_ollama.generate import GenerateForm, generate
 from corectl_ollama.question import Durations, durations
-from corectl_ollama.replies import Clock, ContextFit, context_fit
 from corectl_ollama.schema import ChatRequest, GenerateRequest
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 from litestar import Response
 
-from corectl.messages import Delta, Finish, Fit, Logprob, Notice, Rendered, Started, TokenLogprob
+from corectl.messages import Finish, Logprob, Notice, Rendered, TokenLogprob
 from corectl.model.record import ModelRecord
+from corectl.server.context import Clock, ContextFit, context_fit
 
 JSON = "application/json; charset=utf-8"
 NDJSON = "application/x-ndjson"
@@ -28,19 +29,6 @@ class TopLogprob(msgspec.Struct, omit_defaults=True):
 
 class WireLogprob(TopLogprob, omit_defaults=True):
     top_logprobs: list[TopLogprob] = []
-
-
-class ContextFit(msgspec.Struct, kw_only=True):
-    """Our addition: what was done to make the request fit. All in tokens, but for messages and shifts.
-
-    `requested_ctx` is the context that request or model asked for (0: neither), `num_ctx` the one in force.
-    """
-
-    num_ctx: int
-    requested_ctx: int = 0
-    dropped_messages: int = 0
-    dropped_tokens: int = 0
-    shifts: int = 0
 
 
 class Remote(msgspec.Struct, frozen=True):
@@ -75,14 +63,6 @@ class Metrics(msgspec.Struct, kw_only=True, omit_defaults=True):
     eval_duration: int = 0
     context_fit: ContextFit | None = None
     warnings: list[Notice] = []
-
-
-class Clock(msgspec.Struct, kw_only=True):
-    """When a request came in and how long its model took to be ready (nanoseconds); the context that was asked for."""
-
-    started: int = msgspec.field(default_factory=time.monotonic_ns)
-    load: int = 0
-    requested_ctx: int = 0
 
 
 def now() -> datetime:
@@ -122,35 +102,6 @@ def debug_info(prompt: Rendered) -> dict[str, Any]:
     return {"rendered_template": prompt.text, **images}
 
 
-def context_headers(started: Started, clock: Clock) -> dict[str, str]:
-    """The header that says before the first token what became of the prompt; the values are those of `ContextFit`.
-
-    There is none where a remote server does not say.
-    """
-    fit = started.fit
-    if not fit.num_ctx:
-        return {}
-    values = {
-        "requested_ctx": clock.requested_ctx,
-        "num_ctx": fit.num_ctx,
-        "prompt_tokens": started.prompt_tokens,
-        "dropped_messages": fit.dropped_messages,
-        "dropped_tokens": fit.dropped_tokens,
-    }
-    return {"x-corectl-context": ", ".join(f"{name}={value}" for name, value in values.items())}
-
-
-def context_fit(fit: Fit, clock: Clock) -> ContextFit:
-    """What was done to make a request fit, as replies have it."""
-    return ContextFit(
-        num_ctx=fit.num_ctx,
-        requested_ctx=clock.requested_ctx,
-        dropped_messages=fit.dropped_messages,
-        dropped_tokens=fit.dropped_tokens,
-        shifts=fit.shifts,
-    )
-
-
 def wire_logprobs(found: Iterable[Logprob]) -> list[WireLogprob]:
     return [
         WireLogprob(
@@ -175,14 +126,3 @@ def line(value: Any) -> bytes:
 
 def reply(value: Any, *, media_type: str = JSON, headers: Mapping[str, str] | None = None) -> Response[bytes]:
     return Response(_encode(value), media_type=media_type, status_code=200, headers=headers)
-
-
-def joined(deltas: Iterable[Delta]) -> Delta:
-    """All deltas of a reply that is not streamed as one."""
-    found = list(deltas)
-    return Delta(
-        "".join(item.text for item in found),
-        tuple(entry for item in found for entry in item.logprobs),
-        "".join(item.thinking for item in found),
-        tuple(call for item in found for call in item.tool_calls),
-    )

@@ -10,10 +10,11 @@ from litestar import Response
 from corectl.errors import BadRequest
 from corectl.messages import Rerank, Scores
 from corectl.server.body import AnyRequest
+from corectl.server.context import Clock
 from corectl.server.services import Services, require_name
 from corectl.server.watch import while_connected
 from corectl_ollama.question import Durations, asking, durations
-from corectl_ollama.replies import Clock, reply
+from corectl_ollama.replies import reply
 from corectl_ollama.schema import Document, RerankRequest
 
 

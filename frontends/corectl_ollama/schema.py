@@ -6,18 +6,13 @@ from typing import Annotated, Any
 
 import msgspec
 
-from corectl.config import FOREVER
-from corectl.duration import parse_duration
 from corectl.errors import BadRequest
-from corectl.messages import Grammar, Message, Think, ToolChoice
+from corectl.messages import Grammar, Message, Think
 
-MAX_TOP_LOGPROBS = 20
-MAX_SECONDS = 1e12
 MAX_SALT = 256
 GRAMMARS = ("regex", "lark", "gbnf")
 
 Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
-_TYPE_NAMES = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}
 
 
 class WireMessage(msgspec.Struct, kw_only=True):
@@ -192,23 +187,6 @@ class CreateRequest(msgspec.Struct, kw_only=True):
     remote_host: str = ""
 
 
-def keep_alive_seconds(value: Any) -> float | None:
-    """A `keep_alive` in seconds (infinity: for ever), None where it is not given. Raises `BadRequest`."""
-    if value is None:
-        return None
-    if isinstance(value, str):
-        try:
-            seconds = parse_duration(value)
-        except ValueError as exc:
-            raise BadRequest(str(exc)) from exc
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        # Python's whole numbers have no limit, but a float has.
-        seconds = float(value) if abs(value) < MAX_SECONDS else MAX_SECONDS * (1 if value > 0 else -1)
-    else:
-        raise BadRequest(f"Unsupported type: '{_TYPE_NAMES.get(type(value), type(value).__name__)}'")
-    return FOREVER if seconds < 0 else seconds
-
-
 def read_think(value: Any) -> Think:
     """What the request says of thinking. Raises `BadRequest` for a value that is none."""
     choices = '"high", "medium", "low", "max", true, or false'
@@ -239,42 +217,3 @@ def read_grammar(format: Any, grammar: dict[str, str]) -> Grammar | None:
         quoted = msgspec.json.encode(raw[:256]).decode()
         raise BadRequest(f'invalid format: {quoted}; expected "json" or a valid JSON Schema object')
     return Grammar(kind="schema", text=raw)
-
-
-def read_tool_choice(value: Any, tools: list[dict[str, Any]]) -> ToolChoice:
-    """Which tools may, or must, be called. Raises `BadRequest` that names the field."""
-    if value is None:
-        return ToolChoice()
-    if isinstance(value, dict):
-        function = value.get("function")
-        name = function.get("name") if isinstance(function, dict) else None
-        if not isinstance(name, str):
-            raise BadRequest("tool_choice: an object needs a function with a name")
-        choice = ToolChoice(mode="required", name=name)
-    elif value in ("auto", "none", "required"):
-        choice = ToolChoice(mode=value)
-    else:
-        raise BadRequest('tool_choice must be "auto", "none", "required", or an object that names a function')
-    if choice.mode == "required" and not tools:
-        raise BadRequest("tool_choice: there are no tools to choose from")
-    return choice
-
-
-def read_tools(tools: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """The tools as the client defines them. Raises `BadRequest` for one that has no name."""
-    for index, tool in enumerate(tools):
-        function = tool.get("function")
-        if (
-            not isinstance(function, dict)
-            or not isinstance(function.get("name"), str)
-            or not function["name"]
-        ):
-            raise BadRequest(f"tools[{index}]: needs a function with a name")
-        if not isinstance(function.get("parameters") or {}, dict):
-            raise BadRequest(f"tools[{index}].function.parameters must be an object")
-    return tuple(tools)
-
-
-def check_top_logprobs(count: int) -> None:
-    if not 0 <= count <= MAX_TOP_LOGPROBS:
-        raise BadRequest(f"top_logprobs must be between 0 and {MAX_TOP_LOGPROBS}")

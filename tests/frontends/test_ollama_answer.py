@@ -20,11 +20,12 @@ from corectl.messages import (
     ToolChoice,
     Usage,
 )
+from corectl.server.context import Clock
+from corectl.server.fields import read_tool_choice, read_tools
 from corectl_ollama.answer import Answer
 from corectl_ollama.chat import ChatForm
 from corectl_ollama.generate import GenerateForm
-from corectl_ollama.replies import Clock
-from corectl_ollama.schema import read_grammar, read_tool_choice, read_tools
+from corectl_ollama.schema import read_grammar
 
 LOGPROB = Logprob(TokenLogprob("a", -0.5, b"a"), ())
 NOTICE = Notice(code="tool_call_not_parsed", message="m")

@@ -1,0 +1,67 @@
+"""Replies that are not streamed, and what comes whole even in streams: a completion's pieces put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from corectl.messages import Delta, Finish, ToolCallDelta
+from corectl.server.streaming import OpenCompletion
+
+_ONE_LINE = str.maketrans("\n\r", "  ")
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """A whole call. `arguments` is a JSON object as the model wrote it, on one line: no object of ours might hold it,
+    for its numbers and escapes may be more than Python's."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+
+class CallCollector:
+    """Puts one reply's calls together. One that is never done is no call: its text comes as content."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, ToolCallDelta] = {}
+
+    def take(self, pieces: Iterable[ToolCallDelta]) -> list[ToolCall]:
+        """The calls that are complete with these pieces."""
+        complete = []
+        for piece in pieces:
+            call = self._open.get(piece.index, ToolCallDelta(piece.index))
+            call = ToolCallDelta(
+                piece.index, call.id or piece.id, call.name or piece.name, call.arguments + piece.arguments
+            )
+            self._open[piece.index] = call
+            if piece.done:
+                del self._open[piece.index]
+                # A line of a stream is one line. Within JSON strings no line can end.
+                arguments = call.arguments.translate(_ONE_LINE)
+                complete.append(ToolCall(call.index, call.id, call.name, arguments))
+        return complete
+
+
+async def collected(opened: OpenCompletion) -> tuple[Delta, Finish]:
+    """All that a completion gives, as one piece, and its end. Raises what the stream raises."""
+    deltas: list[Delta] = []
+    while True:
+        for event in await opened.take():
+            if isinstance(event, Finish):
+                return joined(deltas), event
+            assert isinstance(event, Delta)
+            deltas.append(event)
+
+
+def joined(deltas: Iterable[Delta]) -> Delta:
+    """All deltas of a reply as one."""
+    found = list(deltas)
+    return Delta(
+        "".join(item.text for item in found),
+        tuple(entry for item in found for entry in item.logprobs),
+        "".join(item.thinking for item in found),
+        tuple(call for item in found for call in item.tool_calls),
+    )
