@@ -200,7 +200,14 @@ def _tensors(pair: Pair, rank: int, checkpoint: Checkpoint) -> list[Tensor]:
         yield _whole(checkpoint, pair.first, turned=pair.mlx)
 
     def second() -> Iterator[Array]:
-        values = _whole(checkpoint, pair.second, turned=pair.mlx) * np.float32(pair.scale * pair.rank / rank)
+        with np.errstate(over="ignore"):
+            values = _whole(checkpoint, pair.second, turned=pair.mlx) * np.float32(
+                pair.scale * pair.rank / rank
+            )
+        if not np.isfinite(values).all():
+            raise BadModelFile(
+                f"the tensor {pair.second!r:.200} has values that are no numbers, or too large"
+            )
         yield interleaved(values, len(values) // pair.heads) if pair.heads else values
 
     shapes = [checkpoint.tensors[name].shape for name in (pair.first, pair.second)]

@@ -191,6 +191,16 @@ def test_factors_that_do_not_fit_are_refused(
         adapted(base, folder)
 
 
+def test_values_that_are_none_are_refused(tmp_path: Path, base: Path) -> None:
+    folder = of_peft(tmp_path / "a", base)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
+    tensors[name][0, 0] = 3e38
+    save_file(tensors, folder / "adapter_model.safetensors")
+    with pytest.raises(BadModelFile, match="too large"):
+        adapted(base, folder)
+
+
 def test_a_model_that_is_another_one_is_named(tmp_path: Path, base: Path) -> None:
     folder = of_peft(tmp_path / "a", base)
     tensors = load_file(folder / "adapter_model.safetensors")

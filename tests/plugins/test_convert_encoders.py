@@ -67,7 +67,7 @@ def vectors(path: Path, texts: tuple[str, ...]) -> tuple[list[list[int]], Array]
     """The tokens of texts, and llama.cpp's vectors, of length 1."""
     engine = load(path, embedding=True, num_ctx=62, cells=64, num_batch=64)
     tokens = [list(engine.tokenizer.encode(text)) for text in texts]
-    found = np.array(engine.embed([Passage(ids) for ids in tokens]), np.float32)
+    found = np.concatenate([engine.embed([Passage(ids)]) for ids in tokens]).astype(np.float32)
     engine.close()
     return tokens, found / np.linalg.norm(found, axis=1, keepdims=True)
 
@@ -136,6 +136,23 @@ def test_a_checkpoint_for_training_is_as_good(tmp_path: Path) -> None:
     model = randomized(transformers.BertForMaskedLM(transformers.BertConfig(**COMMON)))
     save(model, tmp_path / "m", wordpiece())
     assert_same(tmp_path / "m", model.bert, "Bert")
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("words", [True, False])
+def test_word_pieces_are_those_of_the_library(tmp_path: Path, lowercase: bool, words: bool) -> None:
+    """From tokenizer.json, or from vocab.txt."""
+    written(tmp_path / "m", "Bert")
+    tokenizer = wordpiece(lowercase=lowercase)
+    tokenizer.save(str(tmp_path / "m/tokenizer.json"))
+    if words:
+        (tmp_path / "m/tokenizer.json").unlink()
+        tokens = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+        (tmp_path / "m/vocab.txt").write_text("".join(f"{token}\n" for token, _ in tokens), "utf-8")
+        write_json(tmp_path / "m/tokenizer_config.json", {"do_lower_case": lowercase})
+    texts = ("Hello WORLD, unaffable.", "hello the skys", "thé [MASK] a.", "漢字 is blue", "")
+    found, _ = vectors(converted(tmp_path / "m"), texts)
+    assert found == [tokenizer.encode(text).ids for text in texts]
 
 
 @pytest.mark.parametrize(

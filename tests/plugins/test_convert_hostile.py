@@ -303,6 +303,11 @@ def test_tokenizer_files_that_are_none_are_refused(folder: Path, data: bytes) ->
     refused(folder, "tokenizer.json")
 
 
+def test_a_tokenizer_of_millions_of_values_is_not_read(folder: Path) -> None:
+    (folder / "tokenizer.json").write_bytes(b'{"added_tokens": [' + b"[]," * 5_000_000 + b"[]]}")
+    refused(folder, "more than 4000000 values")
+
+
 def test_files_without_an_end_are_not_read(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     files = files_of(folder)

@@ -11,8 +11,11 @@ from corectl.model.files import ModelFiles
 from corectl_convert.tokenizers.vocabulary import Added
 
 NAME = "tokenizer.json"
-MAX_FILE = 96 << 20
-"""Bytes. The largest that is known has a third of that."""
+MAX_FILE = 64 << 20
+"""Bytes. The largest that is known has about half of that."""
+
+MAX_PARTS = 4_000_000
+"""Commas. Each thing in the file takes a hundred bytes of memory at least; the largest file has two million."""
 
 Part = dict[str, Any]
 
@@ -51,8 +54,11 @@ class TokenizerFile(msgspec.Struct, frozen=True):
 
 def read(files: ModelFiles) -> TokenizerFile:
     """Raises `BadModelFile`."""
+    data = files.read(NAME, MAX_FILE)
+    if data.count(b",") > MAX_PARTS:
+        raise BadModelFile(f"{NAME} holds more than {MAX_PARTS} values")
     try:
-        return msgspec.json.decode(files.read(NAME, MAX_FILE), type=TokenizerFile)
+        return msgspec.json.decode(data, type=TokenizerFile)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise BadModelFile(f"{NAME} is damaged: {exc!s:.200}") from exc
 
