@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from corectl.errors import BadModelFile
+from corectl.model.files import check_file_name
 from corectl.model.manifest import Layer, Manifest
 from corectl.store.manifests import decode_manifest
 
@@ -17,7 +18,8 @@ MAX_BLOB = 2**44
 def checked_manifest(data: bytes) -> Manifest:
     """A manifest that a registry offers. Raises `BadModelFile` that names what is wrong.
 
-    Its digests are well formed, its sizes possible, and what it names twice is the same both times.
+    Its digests are well formed, its sizes possible, its files inside their folder, and what it names twice is the same
+    both times.
     """
     if len(data) > MAX_MANIFEST:
         raise BadModelFile(f"the manifest is larger than {MAX_MANIFEST} bytes")
@@ -28,6 +30,8 @@ def checked_manifest(data: bytes) -> Manifest:
     for layer in (*manifest.layers, manifest.config):
         if layer.size > MAX_BLOB:
             raise BadModelFile(f"the manifest says that {layer.digest} has {layer.size} bytes")
+        if layer.name:
+            check_file_name(layer.name)
         if sizes.setdefault(layer.digest, layer.size) != layer.size:
             raise BadModelFile(f"the manifest says two sizes for {layer.digest}")
     return manifest
