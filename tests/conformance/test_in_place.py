@@ -111,6 +111,17 @@ def test_a_file_on_this_machine_is_linked_and_not_sent(fresh: Server, corectl: C
     assert (shelf / "tiny.gguf").read_bytes() == TINY.read_bytes()
 
 
+def test_what_show_prints_is_not_read_again(fresh: Server, corectl: Corectl, shelf: Path) -> None:
+    assert corectl("create", "tiny", "-f", str(shelf / "Modelfile")).code == 0
+    printed = corectl("show", "tiny", "--modelfile").out
+    assert f"FROM {blob(fresh)}\n" in printed
+    (shelf / "Modelfile").write_text(printed)
+    made = corectl("create", "again", "-f", str(shelf / "Modelfile"))
+    assert made.code == 0 and "copying file" not in made.err, made.err
+    assert uploads(fresh) == 0
+    assert vector(fresh, "again") == vector(fresh, "tiny")
+
+
 def test_a_server_with_another_store_is_sent_the_file(
     fresh: Server, corectl: Corectl, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

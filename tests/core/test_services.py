@@ -11,6 +11,9 @@ import pytest
 from corectl.config import Settings
 from corectl.errors import BadRequest, NotSupported
 from corectl.messages import Template
+from corectl.model.bounded import BoundedFormat
+from corectl.model.files import ModelFiles
+from corectl.model.formats import ModelDescription, ModelDetails
 from corectl.model.manifest import MediaType, ModelConfig
 from corectl.model.record import StoredLayer
 from corectl.plugins import PluginHost
@@ -21,7 +24,9 @@ from corectl.scheduler.state import Model
 from corectl.server.services import Services
 from corectl.store.catalog import Catalog
 from corectl.transfer.service import Transfers
+from corectl_safetensors import Safetensors
 from tests.core import stories
+from tests.core.create_kit import Bench
 from tests.core.remote_fake import FakeBackend, FakeHost, make, stub
 
 GO = "{{ .Prompt }}!"
@@ -48,6 +53,32 @@ def services(tmp_path: Path) -> Services:
         scheduler=scheduler,
         transfers=Transfers(Settings(), {}, catalog),
     )
+
+
+def test_details_of_what_is_not_gguf(services: Services, bench: Bench) -> None:
+    bench.create("folder", files=bench.checkpoint())
+    bench.create("file", files={"m.gguf": bench.upload()})
+    services.plugins.formats["safetensors"] = BoundedFormat(Safetensors())
+    found = services.details(bench.get("folder"))
+    assert [(tensor.name, tensor.type, tensor.shape) for tensor in found.tensors] == [
+        ("w", "F16", (2, 2))
+    ] * 2
+    assert found.metadata["llama.context_length"] == 64
+    assert services.details(bench.get("file")) == ModelDetails()
+    services.plugins.formats["safetensors"] = BoundedFormat(Plain())
+    assert services.details(bench.get("folder")) == ModelDetails()
+
+
+class Plain:
+    """A format that tells no details."""
+
+    name = "safetensors"
+
+    def claims(self, files: ModelFiles) -> bool:
+        return True
+
+    def describe(self, files: ModelFiles) -> ModelDescription:
+        return ModelDescription(architecture="a")
 
 
 def model(

@@ -284,6 +284,23 @@ def test_a_hold_ends_with_its_holder(tmp_path: Path) -> None:
     assert all_files(tmp_path) == set()
 
 
+def test_without_locks_a_hold_counts_for_a_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(errno.ENOTSUP, "not supported")
+
+    catalog = Catalog(tmp_path)
+    catalog.blobs.put(b"hello")
+    folder = tmp_path / "corectl" / "holds"
+    folder.mkdir(parents=True)
+    (folder / "hold").write_text(f"{HELLO}\n")
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    catalog.discard([HELLO])
+    assert catalog.blobs.exists(HELLO)
+    os.utime(folder / "hold", (time.time() - 8 * 86400,) * 2)
+    catalog.discard([HELLO])
+    assert all_files(tmp_path) == set()
+
+
 def test_a_store_that_cannot_be_written_to_is_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -36,6 +37,7 @@ _EXTRAS: Final = (
 )
 """What belongs to weights that are not one self-contained file."""
 
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _GGUF: Final = b"GGUF"
 _GGML_MAGICS: Final = (_GGUF, b"lmgg", b"fmgg", b"tjgg", b"ccgg")
 """How a `.bin` file with weights begins: GGUF, and what there was before it."""
@@ -119,6 +121,8 @@ class Sender:
     def _send(self, path: Path) -> str:
         from corectl.store.local_file import LocalFile
 
+        if (known := self._blob(path)) is not None:
+            return known
         try:
             with LocalFile.open(path) as file:
                 digest = file.digest(self._bar(path, "reading file", path.name, file.size))
@@ -132,6 +136,13 @@ class Sender:
             raise CliError(f"cannot read {path}: {exc.strerror}") from exc
         self._progress.finish(str(path))
         return digest
+
+    def _blob(self, path: Path) -> str | None:
+        """The digest of a blob of the server's own store, as `show --modelfile` names them: it is not read again."""
+        digest = path.name.replace("-", ":", 1)
+        if self._store is None or path.parent != self._store.folder or not _DIGEST.fullmatch(digest):
+            return None
+        return digest if self._client.has_blob(digest) else None
 
     def _place(self, file: LocalFile, digest: str) -> bool:
         from corectl.cli.local_store import place

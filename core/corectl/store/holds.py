@@ -6,12 +6,18 @@ with the process, however that ends.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
+
+_GUESS_S = 7 * 86400.0
+"""Seconds after which a hold counts as left behind on a file system that has no locks."""
 
 
 class Holds:
@@ -42,16 +48,18 @@ class Holds:
             except OSError:
                 continue
             with os.fdopen(descriptor) as file:
-                if _is_abandoned(descriptor):
+                if _is_abandoned(file):
                     path.unlink(missing_ok=True)
                 else:
                     found.update(file.read().split())
         return found
 
 
-def _is_abandoned(descriptor: int) -> bool:
+def _is_abandoned(file: TextIO) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # somebody has it, or this file system has no locks
-        return False
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # Where there are no locks one can only guess.
+        held = error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+        return not held and os.fstat(file.fileno()).st_mtime < time.time() - _GUESS_S
     return True

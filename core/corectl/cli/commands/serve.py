@@ -31,6 +31,7 @@ _VARIABLES: Final = (
     ("CORECTL_DISABLED_PLUGINS", "A comma separated list of plugins to leave out"),
     ("CORECTL_MAX_CONTEXT", "Largest context length that a request may ask for"),
     ("CORECTL_REQUIRE_GPU", "Refuse models that would not lie on GPUs as a whole"),
+    ("CORECTL_IMPORT_FOLDERS", "Folders whose files create requests may name by their paths"),
     ("CORECTL_STRICT_CONTEXT", "Refuse requests that do not fit their context"),
 )
 
