@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 from litestar import Litestar, Response, Router
-from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.exceptions import MethodNotAllowedException, NotFoundException
 
 from corectl import trace
-from corectl.errors import Busy, CorectlError, from_os_error
+from corectl.errors import Busy, CorectlError
 from corectl.server.body import AnyRequest
+from corectl.server.failures import error_handlers
 from corectl.server.loopwatch import watched_loop
 from corectl.server.mounting import mount
 from corectl.server.services import Services
-
-log = logging.getLogger(__name__)
 
 
 def build_app(services: Services) -> Litestar:
@@ -49,10 +47,7 @@ def build_app(services: Services) -> Litestar:
             exception_handlers={
                 NotFoundException: _not_found,
                 MethodNotAllowedException: _not_allowed,
-                HTTPException: _http_error,
-                CorectlError: error_reply,
-                OSError: _os_error,
-                Exception: _unexpected,
+                **error_handlers(error_reply),
             },
         )
 
@@ -71,16 +66,6 @@ def error_reply(request: AnyRequest, exc: CorectlError) -> Response[bytes]:
     )
 
 
-def _os_error(request: AnyRequest, exc: OSError) -> Response[bytes]:
-    log.error("%s %s failed: %s", request.scope["method"], request.scope["path"], exc)
-    return error_reply(request, from_os_error(exc))
-
-
-def _unexpected(request: AnyRequest, exc: Exception) -> Response[bytes]:
-    log.error("%s %s failed", request.scope["method"], request.scope["path"], exc_info=exc)
-    return error_reply(request, CorectlError("internal error; the server's log says more"))
-
-
 def _not_found(_: AnyRequest, exc: Exception) -> Response[str]:
     return Response("404 page not found", status_code=404, media_type="text/plain")
 
@@ -90,9 +75,3 @@ def _not_allowed(_: AnyRequest, exc: MethodNotAllowedException) -> Response[str]
     # HEAD stands first, where there is one, as in the replies that clients know.
     headers: dict[str, Any] = {"allow": ", ".join(sorted(allowed, key=lambda name: name != "HEAD"))}
     return Response("405 method not allowed", status_code=405, media_type="text/plain", headers=headers)
-
-
-def _http_error(request: AnyRequest, exc: HTTPException) -> Response[bytes]:
-    error = CorectlError(exc.detail)
-    error.status = exc.status_code
-    return error_reply(request, error)

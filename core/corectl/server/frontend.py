@@ -15,7 +15,7 @@ class Frontend(Protocol):
     """A protocol that clients speak; see `corectl.hookspecs.corectl_frontends`.
 
     The routers read their bodies through `corectl.server.body`, so that limits and errors are the same everywhere,
-    and raise `corectl.errors`, which they turn into replies of their own form with an exception handler.
+    and raise `corectl.errors`, which they turn into replies of their own form; see `corectl.server.failures`.
     """
 
     @property
