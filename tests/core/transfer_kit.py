@@ -37,6 +37,7 @@ QUICK = Rules(
     tick=0.002,
     piece=2**14,
     ramp=0.01,
+    large=2**16,
 )
 """Small parts, and no long pauses."""
 

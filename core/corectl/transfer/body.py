@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any, cast
 
+import httpcore
 import httpx
 
 from corectl.errors import CorectlError, NotFound, RemoteError
-from corectl.transfer.client import MAX_TEXT, refuse_encoded
+from corectl.transfer.client import MAX_TEXT, READ_BYTES, refuse_encoded
 from corectl.transfer.parts import Part
+from corectl.transfer.rules import Rules
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 _LENGTH = re.compile(r"\d{1,18}")
@@ -73,6 +77,40 @@ def length_of(response: httpx.Response) -> int:
     """How long the body says it is; 0 if it does not."""
     text = response.headers.get("content-length", "").strip()
     return int(text) if _LENGTH.fullmatch(text) else 0
+
+
+async def pieces(response: httpx.Response, rules: Rules) -> AsyncGenerator[bytes, None]:
+    """The body as it comes; Raises `httpx.HTTPError`, also where it pauses for too long.
+
+    The library does several times what a large body needs once. As it has handed on all that it had read of it with the
+    first piece, the rest can be taken from the connection itself, where the length is known.
+    """
+    left = 0 if "transfer-encoding" in response.headers else length_of(response)
+    stream = response.extensions.get("network_stream")
+    beside = stream is not None and response.http_version == "HTTP/1.1" and left > rules.large
+    # While the library's own iterator lives it leaves the connection open.
+    async with aclosing(cast(AsyncGenerator[bytes, None], response.aiter_raw())) as body:
+        async for piece in body:
+            left -= len(piece)
+            yield piece
+            if beside:
+                break
+        while beside and left > 0:
+            piece = await _read(response, stream, min(left, READ_BYTES), rules.stall)
+            left -= len(piece)
+            yield piece
+
+
+async def _read(response: httpx.Response, stream: Any, most: int, seconds: float) -> bytes:
+    try:
+        piece: bytes = await stream.read(most, seconds)
+    except httpcore.ReadTimeout as exc:
+        raise httpx.ReadTimeout(str(exc), request=response.request) from exc
+    except httpcore.NetworkError as exc:
+        raise httpx.ReadError(str(exc), request=response.request) from exc
+    if not piece:
+        raise httpx.RemoteProtocolError("the connection ended early", request=response.request)
+    return piece
 
 
 async def _refusal(response: httpx.Response) -> CorectlError | Broken:

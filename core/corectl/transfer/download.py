@@ -133,14 +133,28 @@ class Download:
         return opened(self._source.http, location, headers, read_seconds=self._rules.stall)
 
     async def _fetch(self) -> None:
-        first = self._parts[0]
-        try:
-            if len(self._parts) > 1 or first.completed:
+        if self._size:
+            if len(self._parts) == 1 and not self._parts[0].completed and await self._at_once():
+                return
+            try:
                 await self._fetch_parts()
                 return
-        except NoRanges:
-            log.info("the registry of %s gives no ranges", self._layer.digest)
+            except NoRanges:
+                log.info("the registry of %s gives no ranges", self._layer.digest)
         await self._tries(self._whole, self._parts)
+
+    async def _at_once(self) -> bool:
+        """One try at a blob of one part, without a range; False if it broke: then only what is missing is asked for."""
+        location = None
+        try:
+            location = await self._source.location()
+            await self._whole(location)
+        except (Broken, httpx.HTTPError, RemoteUnreachable) as exc:
+            if location is not None:
+                self._source.expire(location)
+            log.info("the download of %s broke: %s", self._layer.digest, self._said(exc, location))
+            return False
+        return True
 
     async def _fetch_parts(self) -> None:
         """All that is missing, on more and more connections while that may help."""
@@ -186,7 +200,7 @@ class Download:
             raise Broken("the connection ended early")
 
     def _writer(self) -> Writer:
-        return Writer(self._file, self._workers, self._rules.piece, self._news.set)
+        return Writer(self._file, self._workers, self._rules, self._news.set)
 
     async def _tries(self, attempt: Callable[[Location], Awaitable[None]], parts: Sequence[Part]) -> None:
         """Until it succeeds, or has failed too often. Each try after one that failed asks where the blob is now."""

@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
+import uvloop
+
 from corectl.errors import Canceled
 from corectl.progress import Progress, Report
 
@@ -80,7 +82,7 @@ class TransferLoop:
             if self._closed:
                 raise Canceled("the server is closing")
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+                self._loop = uvloop.new_event_loop()
                 self._thread = threading.Thread(
                     target=_run, args=(self._loop,), name="transfers", daemon=True
                 )

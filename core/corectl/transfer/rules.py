@@ -31,5 +31,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that are written at once."""
     ramp: float = 0.5
     """After this long a download gets twice as many connections, up to one for each part."""
+    large: int = 2**22
+    """Bytes of a body from which on it is worth a connection of its own, which is not used again."""
     plenty: float = 300 * MB
     """Bytes a second at which more connections are not worth their while."""

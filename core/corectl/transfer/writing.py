@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TypeVar
 
 import httpx
 
+from corectl.transfer.body import pieces
 from corectl.transfer.partial import PartialFile
 from corectl.transfer.parts import Part
+from corectl.transfer.rules import Rules
 
 T = TypeVar("T")
 
@@ -50,14 +52,17 @@ class Workers:
 class Writer:
     """Writes one body into the parts that it covers. `advanced` is called after each write."""
 
-    def __init__(self, file: PartialFile, workers: Workers, piece: int, advanced: Callable[[], None]) -> None:
+    def __init__(
+        self, file: PartialFile, workers: Workers, rules: Rules, advanced: Callable[[], None]
+    ) -> None:
         self._file = file
         self._workers = workers
-        self._piece = piece
+        self._rules = rules
         self._advanced = advanced
         self._held: list[memoryview] = []
         self._bytes = 0
         self._position = 0
+        self._next = 0
         self._writing: asyncio.Future[int] | None = None
 
     async def take(self, response: httpx.Response, position: int, parts: Sequence[Part]) -> None:
@@ -67,36 +72,41 @@ class Writer:
         written in any case.
         """
         left = [part for part in parts if not part.done]
-        goes_to = left[0].front if left else 0
         try:
-            async for piece in response.aiter_raw():
-                view = memoryview(piece)
-                while view and left:
-                    if (known := goes_to - position) > 0:
-                        position += min(known, len(view))
-                        view = view[known:]
-                        continue
-                    taken = view[: left[0].end - position]
-                    view = view[len(taken) :]
-                    await self._add(taken, left[0], position)
-                    position = goes_to = position + len(taken)
-                    if position == left[0].end:
-                        await self._flush(left[0])
-                        left.pop(0)
-                        goes_to = left[0].front if left else position
-                if not left:
-                    return
+            async with aclosing(pieces(response, self._rules)) as body:
+                async for piece in body:
+                    await self._spread(memoryview(piece), position, left)
+                    position += len(piece)
+                    if not left:
+                        return
         finally:
             if left:
                 await self._flush(left[0])
             await self._written()
+
+    async def _spread(self, view: memoryview, position: int, left: list[Part]) -> None:
+        """Bytes of the body into the parts that want them; a part that has all of its own leaves `left`."""
+        while view and left:
+            part = left[0]
+            wanted = max(self._next, part.front)
+            if position < wanted:
+                known = view[: wanted - position]
+                view, position = view[len(known) :], position + len(known)
+                continue
+            taken = view[: part.end - position]
+            await self._add(taken, part, position)
+            view, position = view[len(taken) :], position + len(taken)
+            self._next = position
+            if position == part.end:
+                await self._flush(part)
+                left.pop(0)
 
     async def _add(self, data: memoryview, part: Part, position: int) -> None:
         if not self._held:
             self._position = position
         self._held.append(data)
         self._bytes += len(data)
-        if self._bytes >= self._piece:
+        if self._bytes >= self._rules.piece:
             await self._flush(part)
 
     async def _flush(self, part: Part) -> None:
