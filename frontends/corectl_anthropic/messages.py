@@ -1,0 +1,99 @@
+"""POST /v1/messages and /v1/messages/count_tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Response
+
+from corectl.model.record import ModelRecord
+from corectl.server.body import AnyRequest
+from corectl.server.context import Clock, context_headers
+from corectl.server.inference import find_model, not_found, open_completion, render
+from corectl.server.services import Services
+from corectl.server.streaming import OpenCompletion, StreamedReply
+from corectl.server.watch import while_connected
+from corectl.server.whole import collected
+from corectl_anthropic.asked import Asked, check, read
+from corectl_anthropic.errors import request_id
+from corectl_anthropic.replies import (
+    Reply,
+    ToolUseBlock,
+    Usage,
+    blocks_of,
+    end_of,
+    message_id,
+    reply,
+    said_of,
+    usage_of,
+)
+from corectl_anthropic.schema import CountRequest, MessagesRequest
+from corectl_anthropic.stream import SSE, MessageStream
+
+
+async def create_message(request: AnyRequest, services: Services, body: MessagesRequest) -> Response[Any]:
+    """Answers a conversation: streamed, or as one message. An early error gets its own status."""
+    clock = Clock()
+    check(body)
+    record = await _find(services, body)
+    asked = await services.reading(record, lambda: read(services, record, body))
+    opened = await open_completion(request, services, asked.settled, asked.work, clock)
+    headers = {"request-id": request_id(), **context_headers(opened.started, clock)}
+    if body.stream:
+        stream = _stream(opened, asked, body, clock)
+        return StreamedReply(
+            opened, media_type=SSE, headers=headers, encode=stream.lines, encode_error=stream.failed
+        )
+    try:
+        message = await while_connected(request, _whole(opened, asked, body, clock))
+    finally:
+        await opened.close()
+    return reply(message, headers)
+
+
+async def count_tokens(request: AnyRequest, services: Services, body: CountRequest) -> Response[Any]:
+    """How many tokens the model would read. Nothing is cut: what is longer than the context is refused."""
+    check(body)
+    record = await _find(services, body)
+    asked = await services.reading(record, lambda: read(services, record, body, count=True))
+    prompt = await while_connected(request, render(services, asked.settled, asked.work, Clock()))
+    return reply({"input_tokens": prompt.prompt_tokens}, {"request-id": request_id()})
+
+
+async def _find(services: Services, body: CountRequest) -> ModelRecord:
+    return await find_model(services, body.model, missing=_missing)
+
+
+def _missing(name: str) -> str:
+    """Clients come with names of Anthropic's models."""
+    return (
+        f"{not_found(name)}; `corectl list` shows those that are, and `corectl cp MODEL {name}` names one so"
+    )
+
+
+def _stream(opened: OpenCompletion, asked: Asked, body: MessagesRequest, clock: Clock) -> MessageStream:
+    # What of the prompt is in the cache is known at the end.
+    usage = Usage(input_tokens=opened.started.prompt_tokens)
+    return MessageStream(
+        Reply(id=message_id(), model=body.model, usage=usage),
+        clock,
+        stops=body.stop_sequences,
+        eager={tool.name for tool in body.tools if tool.eager_input_streaming},
+        notices=asked.notices,
+    )
+
+
+async def _whole(opened: OpenCompletion, asked: Asked, body: MessagesRequest, clock: Clock) -> Reply:
+    delta, finish = await collected(opened)
+    content = blocks_of(delta)
+    called = any(isinstance(block, ToolUseBlock) for block in content)
+    end = end_of(finish, called, body.stop_sequences)
+    return Reply(
+        id=message_id(),
+        model=body.model,
+        content=content,
+        usage=usage_of(finish),
+        stop_reason=end.stop_reason,
+        stop_sequence=end.stop_sequence,
+        **said_of(finish, asked.notices, clock),
+    )

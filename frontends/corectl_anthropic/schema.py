@@ -1,0 +1,127 @@
+"""The requests of the Messages API as they come over the wire. Unknown fields are left alone, `cache_control` too."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+MAX_TOKENS = 2**31 - 1
+MAX_STOPS = 256
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
+
+
+class Block(msgspec.Struct, tag_field="type"):
+    """A part of a message's content; its `type` says which."""
+
+
+class Text(Block, tag="text"):
+    text: str
+
+
+class Source(msgspec.Struct):
+    """Where an image is. Only those of type `base64` have their `data` in the request."""
+
+    type: str
+    data: str | None = None
+
+
+class Image(Block, tag="image"):
+    source: Source
+
+
+class Thinking(Block, tag="thinking"):
+    """A thought of an earlier turn. Its signature is not looked at: any server may have made it."""
+
+    thinking: str
+
+
+class RedactedThinking(Block, tag="redacted_thinking"):
+    """A thought that only the server that made it can read."""
+
+
+class ToolUse(Block, tag="tool_use"):
+    id: str
+    name: str
+    input: dict[str, Any] = {}
+
+
+class ServerToolUse(ToolUse, tag="server_tool_use"):
+    """A call that another server has answered itself."""
+
+
+class ToolResult(Block, tag="tool_result"):
+    tool_use_id: str
+    content: str | list[Text | Image] | None = None
+
+
+class SearchResult(Block, tag="web_search_tool_result"):
+    """What another server has found."""
+
+    tool_use_id: str
+    content: Any = None
+
+
+Blocks = list[
+    Text | Image | Thinking | RedactedThinking | ToolUse | ServerToolUse | ToolResult | SearchResult
+]
+
+
+class WireMessage(msgspec.Struct):
+    role: str
+    content: str | Blocks
+
+
+class WireTool(msgspec.Struct):
+    """A tool of the client's. Those of other types than `custom` have no schema: their server knows it."""
+
+    name: str = ""
+    type: str | None = None
+    description: str | None = None
+    input_schema: dict[str, Any] | None = None
+    eager_input_streaming: bool | None = None
+
+
+class WireToolChoice(msgspec.Struct):
+    type: str
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class WireThinking(msgspec.Struct):
+    type: str
+    budget_tokens: Count | None = None
+
+
+class WireFormat(msgspec.Struct):
+    type: str
+    schema: dict[str, Any] | None = None
+
+
+class OutputConfig(msgspec.Struct):
+    effort: str | None = None
+    format: WireFormat | None = None
+
+
+class CountRequest(msgspec.Struct, kw_only=True):
+    """What is counted, and what both requests have in common. `num_ctx` and `keep_alive` are additions of ours."""
+
+    model: str = ""
+    messages: list[WireMessage] = []
+    system: str | list[Text] = ""
+    tools: list[WireTool] = []
+    tool_choice: WireToolChoice | None = None
+    thinking: WireThinking | None = None
+    output_config: OutputConfig | None = None
+    num_ctx: Count | None = None
+    keep_alive: Any = None
+
+
+class MessagesRequest(CountRequest, kw_only=True):
+    max_tokens: Annotated[int, msgspec.Meta(le=MAX_TOKENS)] = 0
+    stream: bool = False
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop_sequences: Annotated[list[str], msgspec.Meta(max_length=MAX_STOPS)] = []
