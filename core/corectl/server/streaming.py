@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import MappingProxyType
 from typing import Any, cast
@@ -19,6 +19,8 @@ from corectl.scheduler.scheduler import Scheduler
 from corectl.scheduler.state import AnyModel, Lease
 from corectl.server.watch import disconnected
 from corectl.server.writer import BodyWriter
+
+Encode = Callable[[Event], bytes]
 
 MAX_HELD = 2**20
 """Bytes that are held for a client that does not read; a line of a stream has about 120. More ends the stream."""
@@ -104,6 +106,9 @@ class StreamedReply(Response[None]):
     in mid-stream. A client that leaves ends the work within one engine step. What a client does not read is held, up
     to `MAX_HELD` bytes; then its stream ends with `TooSlow`. The model is given back when the last event has come,
     whenever it is read.
+
+    `beside` are more completions for the same reply, each with an `encode` of its own: their pieces come as they are
+    made, the reply ends with the last of them, and an error of one ends all.
     """
 
     def __init__(
@@ -111,16 +116,16 @@ class StreamedReply(Response[None]):
         completion: OpenCompletion,
         *,
         media_type: str,
-        encode: Callable[[Event], bytes],
+        encode: Encode,
         encode_error: Callable[[CorectlError], bytes],
         headers: Mapping[str, str] = MappingProxyType({}),
+        beside: Sequence[tuple[OpenCompletion, Encode]] = (),
     ) -> None:
         super().__init__(None)
-        self._completion = completion
+        self._streams = ((completion, encode), *beside)
         self._headers = [
             (name.encode(), value.encode()) for name, value in {"content-type": media_type, **headers}.items()
         ]
-        self._encode = encode
         self._encode_error = encode_error
 
     def to_asgi_response(self, *_: Any, **__: Any) -> Any:
@@ -133,39 +138,63 @@ class StreamedReply(Response[None]):
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self._headers})
             writer = BodyWriter(cast(Mapping[str, Any], scope), send)
-            relay = _Relay(self._completion, writer, self._encode, self._encode_error)
-            self._completion.flow(relay.take)
-            await asyncio.wait({relay.ended, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            await self._completion.close()
-            if relay.ended.done():
-                relay.ended.result()
+            reply = _Reply(writer, self._encode_error, streams=len(self._streams))
+            for completion, encode in self._streams:
+                completion.flow(_Relay(completion, reply, encode).take)
+            await asyncio.wait({reply.ended, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await self._close()
+            if reply.ended.done():
+                reply.ended.result()
                 await asyncio.wait({writer.sent, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             leaving.cancel()
             if writer is not None:
                 writer.abandon()
             await asyncio.gather(leaving, return_exceptions=True)
-            await self._completion.close()
+            await self._close()
+
+    async def _close(self) -> None:
+        for completion, _ in self._streams:
+            await completion.close()
+
+
+class _Reply:
+    """What a reply's completions share. `ended` is done after the last piece; a bug of `encode` is raised there."""
+
+    def __init__(
+        self, writer: BodyWriter, encode_error: Callable[[CorectlError], bytes], *, streams: int
+    ) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.writer = writer
+        self._encode_error = encode_error
+        self._left = streams
+
+    def finish(self, body: bytes) -> None:
+        """Writes the last piece of one completion."""
+        self._left -= 1
+        self._write(body, last=self._left == 0)
+
+    def fail(self, error: CorectlError) -> None:
+        self._write(self._encode_error(error), last=True)
+
+    def _write(self, body: bytes, *, last: bool) -> None:
+        self.writer.write(body, last=last)
+        if last:
+            self.ended.set_result(None)
 
 
 class _Relay:
-    """Takes a completion's events to the client. `ended` is done after the last; a bug of `encode` is raised there."""
+    """Takes one completion's events to the client."""
 
-    def __init__(
-        self,
-        completion: OpenCompletion,
-        writer: BodyWriter,
-        encode: Callable[[Event], bytes],
-        encode_error: Callable[[CorectlError], bytes],
-    ) -> None:
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def __init__(self, completion: OpenCompletion, reply: _Reply, encode: Encode) -> None:
         self._completion = completion
-        self._writer = writer
+        self._reply = reply
+        self._writer = reply.writer
+        self._ended = reply.ended
         self._encode = encode
-        self._encode_error = encode_error
 
     def take(self, event: Event | CorectlError) -> None:
-        if self.ended.done():
+        if self._ended.done():
             return
         try:
             if type(event) is Delta:
@@ -176,14 +205,10 @@ class _Relay:
                 self._fail(event)
             else:
                 assert isinstance(event, Finish)
-                self._end(self._encode(self._completion.finished(event)))
+                self._reply.finish(self._encode(self._completion.finished(event)))
         except Exception as exc:
-            self.ended.set_exception(exc)
+            self._ended.set_exception(exc)
 
     def _fail(self, error: CorectlError) -> None:
         self._completion.failed(error)
-        self._end(self._encode_error(error))
-
-    def _end(self, body: bytes) -> None:
-        self._writer.write(body, last=True)
-        self.ended.set_result(None)
+        self._reply.fail(error)
