@@ -11,6 +11,7 @@ from corectl.model.details import human_number, model_info, tensor_list
 from corectl.model.manifest import MediaType
 from corectl.model.name import ModelName
 from corectl.model.split import parts_of, whole_header
+from corectl.store import weights
 from tests.core.create_kit import CHATML, CHATML_GO, Bench
 
 TENSORS = ("token_embd.weight", "blk.0.attn_q.weight", "output.weight")
@@ -44,9 +45,9 @@ def test_the_parts_are_one_model(bench: Bench) -> None:
         *(f"using existing layer {digest}" for digest in digests),
     ]
     record = bench.get("split")
-    weights = [layer for layer in record.layers if layer.media_type == MediaType.MODEL]
-    assert [layer.digest for layer in weights] == digests
-    assert [layer.name for layer in weights] == list(named(digests))
+    layers = [layer for layer in record.layers if layer.media_type == MediaType.MODEL]
+    assert [layer.digest for layer in layers] == digests
+    assert [layer.name for layer in layers] == list(named(digests))
     assert record.files is not None
     assert parts_of(record.files) == tuple(bench.catalog.blobs.path_of(digest) for digest in digests)
     assert record.weights == record.files.weights == parts_of(record.files)[0]
@@ -70,8 +71,8 @@ def test_names_say_nothing_and_the_store_has_better_ones(bench: Bench) -> None:
     first, second, third = upload_parts(bench)
     bench.create("split", files={"a.gguf": third, "b": first, "model-00001-of-00003.gguf": second})
     record = bench.get("split")
-    weights = [(layer.name, layer.digest) for layer in record.layers if layer.media_type == MediaType.MODEL]
-    assert weights == [
+    layers = [(layer.name, layer.digest) for layer in record.layers if layer.media_type == MediaType.MODEL]
+    assert layers == [
         ("model-00001-of-00003.gguf", first),
         ("model-00002-of-00003.gguf", second),
         ("model-00003-of-00003.gguf", third),
@@ -140,3 +141,14 @@ def test_parts_that_do_not_make_a_model_are_refused(bench: Bench) -> None:
     with pytest.raises(BadRequest, match="more than one model"):
         whole = bench.upload()
         bench.create("x", files={"0.gguf": first, "1.gguf": second, "2.gguf": third, "whole.gguf": whole})
+
+
+def test_endless_files_and_tensors_are_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = upload_parts(bench)
+    monkeypatch.setattr(weights, "MOST_FILES", 2)
+    with pytest.raises(BadRequest, match="names 3 GGUF files, at most 2"):
+        bench.create("x", files=named(digests))
+    monkeypatch.setattr(weights, "MOST_FILES", 3)
+    monkeypatch.setattr(weights, "MOST_TENSORS", 2)
+    with pytest.raises(BadModelFile, match="more than 2 tensors"):
+        bench.create("x", files=named(digests))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from corectl.config import Settings
-from corectl.errors import BadModelFile, NotSupported
+from corectl.errors import BadModelFile, Canceled, NotSupported
 from corectl.jobs.messages import AdapterConversion, Conversion, Made, Quantization
-from corectl.jobs.processes import Jobs
+from corectl.jobs.processes import STOPPING, Jobs
 from corectl.model.conversion import Converter
 from corectl.model.files import ModelFiles
 from corectl.plugins import PluginHost
@@ -23,8 +23,8 @@ from corectl.store.ways import Way, choose_way, meant, unknown_kind
 
 T = TypeVar("T")
 
-THREADS = 8
-"""Models that are made at once. They wait for disks and for jobs, of which one runs at a time."""
+THREADS = 32
+"""Models that are made at once. They wait for disks and for jobs, of which one runs at a time; most need none."""
 
 CONVERTING, QUANTIZING = "1111111111111111111", "0000000000000000000"
 """What clients know a bar by that is about no file: its `digest`."""
@@ -44,8 +44,11 @@ class Workshop:
         self._threads = ThreadPoolExecutor(THREADS, "create")
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Does work that makes a model on a thread that is there for that."""
-        return self._threads.submit(work)
+        """Does work that makes a model on a thread that is there for that. Raises `Canceled` when the server stops."""
+        try:
+            return self._threads.submit(work)
+        except RuntimeError:
+            raise Canceled(STOPPING) from None
 
     def close(self) -> None:
         """Ends the jobs, and starts none of what waits. Returns at once."""

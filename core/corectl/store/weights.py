@@ -24,6 +24,10 @@ from corectl.store.parts import Part
 
 GGUF = "gguf"
 UNQUANTIZED = ("F32", "F16", "BF16")
+MOST_FILES = split.MOST_PARTS + 16
+MOST_TENSORS = 1 << 17
+"""Each far above what any published model has, with all its parts and projectors."""
+
 NOT_UNQUANTIZED = "quantization is only supported for F16, BF16 and F32 models"
 
 
@@ -115,7 +119,7 @@ def weights_of(record: ModelRecord, files: ModelFiles) -> Weights:
 
 def sort_out(parts: Mapping[str, Part], paths: Mapping[str, Path]) -> GgufFiles:
     """What GGUF files are, by name: at most one model, which may be split. Raises `BadRequest` and `BadModelFile`."""
-    headers = {name: header_of(path) for name, path in paths.items()}
+    headers = _read_headers(paths)
     kinds = {name: media_type_of(header) for name, header in headers.items()}
     beside = tuple(
         Beside(msgspec.structs.replace(parts[name], media_type=kind, name=""), headers[name].architecture)
@@ -146,6 +150,20 @@ def sort_out(parts: Mapping[str, Part], paths: Mapping[str, Path]) -> GgufFiles:
         ),
         beside,
     )
+
+
+def _read_headers(paths: Mapping[str, Path]) -> dict[str, Header]:
+    """Each costs little, but a request may name any number of files."""
+    if len(paths) > MOST_FILES:
+        raise BadRequest(f"the request names {len(paths)} GGUF files, at most {MOST_FILES} are allowed")
+    headers: dict[str, Header] = {}
+    tensors = 0
+    for name, path in paths.items():
+        headers[name] = header_of(path)
+        tensors += len(headers[name].tensors)
+        if tensors > MOST_TENSORS:
+            raise BadModelFile(f"the files have more than {MOST_TENSORS} tensors together")
+    return headers
 
 
 def _names(model: list[str]) -> list[str]:
