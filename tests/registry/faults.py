@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import itertools
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -26,17 +25,22 @@ def manifests(layer: Layer) -> Layer:
     return only(lambda asked: "/manifests/" in asked.route, layer)
 
 
-def times(count: int, layer: Layer) -> Layer:
-    """A layer for the first requests only; put `blobs` around it, not inside, to count those of blobs."""
-    left = itertools.chain(itertools.repeat(True, count), itertools.repeat(False))
+def in_turn(*layers: Layer) -> Layer:
+    """One layer for each of the first requests; put `blobs` around it, not inside, to count those of blobs."""
+    left = iter(layers)
     lock = threading.Lock()
 
-    def limited(asked: Asked, further: Handler) -> Answer:
+    def turn(asked: Asked, further: Handler) -> Answer:
         with lock:
-            applies = next(left)
-        return layer(asked, further) if applies else further(asked)
+            layer = next(left, None)
+        return layer(asked, further) if layer else further(asked)
 
-    return limited
+    return turn
+
+
+def times(count: int, layer: Layer) -> Layer:
+    """The same layer for so many of the first requests."""
+    return in_turn(*[layer] * count)
 
 
 def changed(change: Callable[[Asked, Answer], Iterable[bytes]]) -> Layer:
