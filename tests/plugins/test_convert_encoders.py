@@ -15,6 +15,7 @@ from tests.backends.conftest import load
 from tests.plugins.convert_kit import (
     VOCABULARY,
     Array,
+    byte_level,
     change_json,
     converted,
     files_of,
@@ -37,7 +38,13 @@ COMMON: dict[str, Any] = {
     "num_attention_heads": 4,
     "max_position_embeddings": 64,
 }
-TOKENIZERS = {"Bert": wordpiece, "NomicBert": wordpiece, "Roberta": roberta, "XLMRoberta": unigram}
+TOKENIZERS = {
+    "Bert": wordpiece,
+    "NomicBert": wordpiece,
+    "Roberta": roberta,
+    "XLMRoberta": unigram,
+    "Qwen3": byte_level,
+}
 TEXTS = ("hello world", "the sky is blue", "unaffable")
 POOLINGS = {"mean_tokens": 1, "cls_token": 2, "lasttoken": 3}
 
@@ -46,6 +53,8 @@ def written(folder: Path, kind: str, **changes: Any) -> Any:
     values = {**COMMON, **changes}
     if kind in ("Roberta", "XLMRoberta"):
         values |= {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    if kind == "Qwen3":
+        values |= {"num_key_value_heads": 2, "head_dim": 16, "eos_token_id": 2}
     model = randomized(
         getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**values))
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from corectl.errors import BadModelFile, NotSupported
 from corectl_convert.families.bert import bert, nomic_bert, roberta
 from corectl_convert.families.gemma import gemma, gemma2, gemma3
@@ -51,4 +53,13 @@ def recipe_of(config: Fields) -> Recipe:
     for key in QUANTIZED:
         if config.has(key):
             raise NotSupported(f"config.json: {key}: the weights are quantised, and cannot be converted")
-    return describe(config)
+    recipe = describe(config)
+    if names[0].endswith("Model") and not recipe.pooled:
+        return _without_output(recipe)
+    return recipe
+
+
+def _without_output(recipe: Recipe) -> Recipe:
+    """A decoder whose last states are wanted, and no tokens."""
+    weights = {name: weight for name, weight in recipe.weights.items() if name != "lm_head.weight"}
+    return msgspec.structs.replace(recipe, weights=weights, pooled=True)

@@ -58,7 +58,7 @@ def _from_json(tokenizer: TokenizerFile, recipe: Recipe, *, chats: bool) -> Voca
     kind, size = tokenizer.model.kind, recipe.vocabulary
     if kind == "BPE":
         if bpe.is_byte_level(tokenizer):
-            return bpe.byte_level(tokenizer, size, pairs=recipe.pooled)
+            return bpe.byte_level(tokenizer, size, pairs=recipe.architecture == "bert")
         return sentencepiece.from_json(tokenizer, size, chats=chats)
     if kind == "WordPiece":
         return wordpiece.from_json(tokenizer, size)

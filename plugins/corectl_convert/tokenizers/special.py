@@ -102,7 +102,8 @@ def special_metadata(
         for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
         if (id := _id(name, named, config, ids)) is not None
     }
-    first, last = (ids.get(found.first), ids.get(found.last)) if found is not None else (None, None)
+    outer = found or Around()
+    first, last = (ids.get(text) if text else None for text in (outer.first, outer.last))
     _default(special, "bos", first, special.get("cls"))
     _default(special, "sep", last)
     _default(special, "unk", vocabulary.kinds.index(UNKNOWN) if UNKNOWN in vocabulary.kinds else None)
