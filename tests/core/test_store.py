@@ -380,11 +380,19 @@ def test_a_folder_in_use_is_no_leftover(tmp_path: Path) -> None:
         os.utime(folder, (0, 0))
         BlobStore(tmp_path).remove_leftovers(older_than_s=60, partial_s=60)
         assert folder.is_dir()
-    abandoned = tmp_path / "blobs" / "tmp-old"
-    abandoned.mkdir()
-    os.utime(abandoned, (0, 0))
-    blobs.remove_leftovers(older_than_s=60, partial_s=60)
-    assert not abandoned.exists() and not folder.exists()
+    assert not folder.exists()
+
+
+def test_a_folder_that_nobody_uses_any_more_goes_soon(tmp_path: Path) -> None:
+    """It may hold most of a model; nobody has to wait for an hour."""
+    blobs = BlobStore(tmp_path)
+    for name, age in (("tmp-old", 120), ("tmp-new", 0)):
+        folder = tmp_path / "blobs" / name
+        folder.mkdir(parents=True)
+        (folder / "model.gguf").write_bytes(b"half")
+        os.utime(folder, (time.time() - age,) * 2)
+    blobs.remove_leftovers(older_than_s=3600, partial_s=3600)
+    assert [path.name for path in (tmp_path / "blobs").iterdir()] == ["tmp-new"]
 
 
 def test_packaged_models_are_offered_behind_stored_ones(tmp_path: Path) -> None:

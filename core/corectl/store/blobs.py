@@ -30,6 +30,8 @@ _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
 _LEGACY = re.compile(r"sha256:[0-9a-f]{64}(-partial(-\d+)?)?")
 _TEMPORARY = "tmp-"
 _PARTIAL = re.compile(r"sha256-[0-9a-f]{64}-partial(-\d+)?")
+_UNCLAIMED_S = 60.0
+"""Seconds after which a scratch folder that nobody has locked was left behind: by a create that was killed, for one."""
 _NO_LINK = frozenset((errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS))
 """Why a hard link is not made where a copy can be: another file system, or one that has none, or not ours to link."""
 
@@ -276,7 +278,8 @@ class BlobStore:
             if _PARTIAL.fullmatch(path.name):
                 path.unlink(missing_ok=True)
         for folder in self.folder.glob(f"{_TEMPORARY}*/"):
-            if folder.is_symlink() or folder.stat().st_mtime > time.time() - older_than_s:
+            unused = time.time() - min(older_than_s, _UNCLAIMED_S)
+            if folder.is_symlink() or folder.stat().st_mtime > unused:
                 continue
             with _claimed(folder) as free:
                 if free:
