@@ -13,7 +13,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -277,13 +277,15 @@ class BlobStore:
         for path in self._entries(partial_s):
             if _PARTIAL.fullmatch(path.name):
                 path.unlink(missing_ok=True)
+        unused = time.time() - min(older_than_s, _UNCLAIMED_S)
         for folder in self.folder.glob(f"{_TEMPORARY}*/"):
-            unused = time.time() - min(older_than_s, _UNCLAIMED_S)
-            if folder.is_symlink() or folder.stat().st_mtime > unused:
-                continue
-            with _claimed(folder) as free:
-                if free:
-                    shutil.rmtree(folder, ignore_errors=True)
+            # Another server may be done with it in this moment.
+            with suppress(FileNotFoundError):
+                if folder.is_symlink() or folder.stat().st_mtime > unused:
+                    continue
+                with _claimed(folder) as free:
+                    if free:
+                        shutil.rmtree(folder, ignore_errors=True)
 
     def rename_legacy(self) -> None:
         """Rename files with the old name `sha256:<hex>` to `sha256-<hex>`."""
