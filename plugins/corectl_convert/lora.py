@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import gguf
 import msgspec
 import numpy as np
 
@@ -16,6 +17,7 @@ from corectl.model.files import ModelFiles
 from corectl.model.gguf import TensorInfo, read_header
 from corectl.model.hf import config_of
 from corectl_convert.checkpoint import SUFFIX, TYPES, Checkpoint
+from corectl_convert.families.llama import LAYERS
 from corectl_convert.fields import Fields
 from corectl_convert.plan import gguf_name, interleaved, name_map
 from corectl_convert.recipe import Value
@@ -105,10 +107,12 @@ def _base(files: ModelFiles) -> Base:
         raise NotSupported(
             f"an adapter for a model of the architecture {header.architecture!r:.40} cannot be converted"
         )
-    heads = header.number("attention.head_count")
+    layers, heads = header.number("block_count"), header.number("attention.head_count")
+    if not 1 <= layers <= LAYERS:
+        raise BadModelFile(f"{header.architecture}.block_count of the model is {layers}")
     return Base(
         header.architecture,
-        header.number("block_count"),
+        layers,
         (heads, header.number("attention.head_count_kv") or heads),
         {tensor.name: tensor for header in headers for tensor in header.tensors},
     )
@@ -164,14 +168,22 @@ def _pairs(base: Base, style: Style, checkpoint: Checkpoint) -> list[Pair]:
             raise BadModelFile(f"{stored.file}: the tensor {source!r:.200} is no matrix of F32, F16 or BF16")
         if sides.setdefault(match["name"], {}).setdefault(match["side"].lower(), source) != source:
             raise BadModelFile(f"{stored.file}: the tensor {source!r:.200} is there twice")
-    return [_pair(base, style, checkpoint, name, found) for name, found in sorted(sides.items())]
+    names = name_map(base.architecture, base.layers)
+    return [_pair(base, names, style, checkpoint, name, found) for name, found in sorted(sides.items())]
 
 
-def _pair(base: Base, style: Style, checkpoint: Checkpoint, name: str, sides: dict[str, str]) -> Pair:
+def _pair(
+    base: Base,
+    names: gguf.TensorNameMap,
+    style: Style,
+    checkpoint: Checkpoint,
+    name: str,
+    sides: dict[str, str],
+) -> Pair:
     if len(sides) < 2:
         raise BadModelFile(f"the adapter has one of the two factors of {name!r:.200} only")
     plain = _PREFIX.sub("", name)
-    target = gguf_name(name_map(base.architecture, base.layers), f"model.{plain}.weight")
+    target = gguf_name(names, f"model.{plain}.weight")
     tensor = base.tensors.get(target)
     if tensor is None:
         raise BadModelFile(f"the adapter is for {name!r:.200}, and the model has no tensor {target}")
