@@ -50,7 +50,8 @@ def corectl_model_formats() -> list[ModelFormat]:
 
     A `ModelFormat` has `name` (such as `gguf`; backends name the formats that they load, and a model's record names
     its own), `claims(files)` (whether files are of this format), and `describe(files)` (family, sizes, capabilities,
-    chat template); see `corectl.model.formats`. Files are hostile: `describe` must validate before it trusts, raise
+    chat template). A `DetailedFormat` also has `details(files)`: metadata and tensors, for `/api/show`. See
+    `corectl.model.formats`. Files are hostile: both must validate before they trust, raise
     `corectl.errors.BadModelFile` with a text that says what is wrong, and take under a second; after 10 it is given up.
     Called in the server process on a worker thread.
     """
