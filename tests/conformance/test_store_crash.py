@@ -32,7 +32,7 @@ MB = 2**20
 SLACK = 4 * MB
 """What may be fetched again after a kill: bytes that were on their way, or not yet noted."""
 
-ROUNDS = [pytest.param(3, id="few"), pytest.param(20, id="many", marks=pytest.mark.slow)]
+ROUNDS = [pytest.param(2, id="few"), pytest.param(20, id="many", marks=pytest.mark.slow)]
 
 Work = Callable[[Server], None]
 """Asks a server for something until it does not answer any more."""
