@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -40,6 +41,27 @@ def test_pull(server: FakeServer, corectl: Corectl) -> None:
         "success",
     ]
     assert server.bodies("POST /api/pull") == [{"model": "llama3.2", "insecure": False, "stream": True}]
+
+
+def test_create_shows_what_it_pulls_and_what_it_quantises(
+    server: FakeServer, corectl: Corectl, tmp_path: Path
+) -> None:
+    (tmp_path / "Modelfile").write_text("FROM llama3.2\n")
+    quantizing = {"status": "quantizing F16 model to Q4_K_M", "digest": "0000000000000000000", "total": 2000}
+    making = [{**quantizing, "completed": 1000}, {**quantizing, "completed": 2000}, {"status": "success"}]
+    server.reply("POST /api/create", [*STEPS[:-1], *making])
+    result = corectl("create", "small", "-f", str(tmp_path / "Modelfile"), "-q", "q4_K_M")
+    assert (result.code, result.out) == (0, "")
+    assert result.err.splitlines() == [
+        "gathering model components",
+        "pulling manifest",
+        "pulling 6a0746a1ec1a: 100% 4.7 GB",
+        "pulling 4fa551d4f938: 100% 12 B",
+        "verifying sha256 digest",
+        "writing manifest",
+        "quantizing F16 model to Q4_K_M: 100% 2 KB",
+        "success",
+    ]
 
 
 def test_an_insecure_registry_must_be_asked_for(server: FakeServer, corectl: Corectl) -> None:
