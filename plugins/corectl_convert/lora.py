@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import gguf
 import msgspec
 import numpy as np
 
@@ -17,9 +16,8 @@ from corectl.model.files import ModelFiles
 from corectl.model.gguf import TensorInfo, read_header
 from corectl.model.hf import config_of
 from corectl_convert.checkpoint import SUFFIX, TYPES, Checkpoint
-from corectl_convert.families.llama import LAYERS
 from corectl_convert.fields import Fields
-from corectl_convert.plan import gguf_name, interleaved, name_map
+from corectl_convert.plan import Names, interleaved
 from corectl_convert.recipe import Value
 from corectl_convert.tensors import FILE_TYPES, Array, Tensor
 from corectl_convert.writer import write
@@ -43,7 +41,6 @@ class Base(msgspec.Struct, frozen=True):
     """What an adapter is for. `heads` are those of queries and of keys."""
 
     architecture: str
-    layers: int
     heads: tuple[int, int]
     tensors: dict[str, TensorInfo]
 
@@ -107,12 +104,9 @@ def _base(files: ModelFiles) -> Base:
         raise NotSupported(
             f"an adapter for a model of the architecture {header.architecture!r:.40} cannot be converted"
         )
-    layers, heads = header.number("block_count"), header.number("attention.head_count")
-    if not 1 <= layers <= LAYERS:
-        raise BadModelFile(f"{header.architecture}.block_count of the model is {layers}")
+    heads = header.number("attention.head_count")
     return Base(
         header.architecture,
-        layers,
         (heads, header.number("attention.head_count_kv") or heads),
         {tensor.name: tensor for header in headers for tensor in header.tensors},
     )
@@ -168,13 +162,13 @@ def _pairs(base: Base, style: Style, checkpoint: Checkpoint) -> list[Pair]:
             raise BadModelFile(f"{stored.file}: the tensor {source!r:.200} is no matrix of F32, F16 or BF16")
         if sides.setdefault(match["name"], {}).setdefault(match["side"].lower(), source) != source:
             raise BadModelFile(f"{stored.file}: the tensor {source!r:.200} is there twice")
-    names = name_map(base.architecture, base.layers)
+    names = Names(base.architecture)
     return [_pair(base, names, style, checkpoint, name, found) for name, found in sorted(sides.items())]
 
 
 def _pair(
     base: Base,
-    names: gguf.TensorNameMap,
+    names: Names,
     style: Style,
     checkpoint: Checkpoint,
     name: str,
@@ -183,7 +177,7 @@ def _pair(
     if len(sides) < 2:
         raise BadModelFile(f"the adapter has one of the two factors of {name!r:.200} only")
     plain = _PREFIX.sub("", name)
-    target = gguf_name(names, f"model.{plain}.weight")
+    target = names.find(f"model.{plain}.weight")
     tensor = base.tensors.get(target)
     if tensor is None:
         raise BadModelFile(f"the adapter is for {name!r:.200}, and the model has no tensor {target}")

@@ -14,6 +14,8 @@ from corectl_convert.checkpoint import TYPES, Checkpoint
 from corectl_convert.recipe import Recipe, Weight
 from corectl_convert.tensors import Array, Kind, Tensor
 
+_LAYER = re.compile(r"\.[0-9]{1,9}\.")
+
 PLAIN = (".ffn_gate_inp.weight", "_norm.weight", "position_embd.weight", "token_types.weight")
 """How tensors end that llama.cpp wants in 32 bits, besides those of one dimension."""
 
@@ -31,7 +33,7 @@ def planned(recipe: Recipe, checkpoint: Checkpoint, kind: Kind) -> list[Tensor]:
     """
     names = _canonical(recipe, checkpoint)
     found = [_given(name, values) for name, values in recipe.factors.items()]
-    map = name_map(recipe.architecture, recipe.layers)
+    targets = Names(recipe.architecture)
     for name, weight in recipe.weights.items():
         parts = [name.replace("{expert}", str(index)) for index in range(weight.experts or 1)]
         if weight.optional and parts[0] not in names:
@@ -42,7 +44,7 @@ def planned(recipe: Recipe, checkpoint: Checkpoint, kind: Kind) -> list[Tensor]:
         shape = (weight.shape[0] - weight.skip, *weight.shape[1:])
         if weight.experts:
             shape = (weight.experts, *shape)
-        target = gguf_name(map, weight.target or recipe.root + name)
+        target = targets.find(weight.target or recipe.root + name)
         found.append(
             Tensor(target, shape, _kind(target, shape, kind), partial(_read, checkpoint, sources, weight))
         )
@@ -69,18 +71,21 @@ def _read(checkpoint: Checkpoint, sources: Sequence[str], weight: Weight) -> Ite
             yield values.astype(np.float32) + np.float32(weight.add) if weight.add else values
 
 
-def name_map(architecture: str, layers: int) -> gguf.TensorNameMap:
-    """GGUF's names for those of checkpoints."""
-    number = next(number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
-    return gguf.get_tensor_name_map(number, layers)
+class Names:
+    """GGUF's names for those of checkpoints of an architecture."""
 
+    def __init__(self, architecture: str) -> None:
+        number = next(number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+        # For one layer: a map for a thousand of them takes seconds to make.
+        self._map = gguf.get_tensor_name_map(number, 1)
 
-def gguf_name(map: gguf.TensorNameMap, name: str) -> str:
-    """Raises `BadModelFile` for a name that is not known."""
-    found = map.get_name(name, try_suffixes=(".weight", ".bias"))
-    if found is None:
-        raise BadModelFile(f"the tensor {name!r:.200} is not known for this architecture")
-    return str(found)
+    def find(self, name: str) -> str:
+        """Raises `BadModelFile` for a name that is not known."""
+        layer = _LAYER.search(name)
+        found = self._map.get_name(_LAYER.sub(".0.", name, count=1), try_suffixes=(".weight", ".bias"))
+        if found is None:
+            raise BadModelFile(f"the tensor {name!r:.200} is not known for this architecture")
+        return str(found).replace("blk.0.", f"blk{layer[0]}", 1) if layer else str(found)
 
 
 def _canonical(recipe: Recipe, checkpoint: Checkpoint) -> dict[str, str]:

@@ -34,14 +34,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """How a checkpoint is converted.
 
     `architecture` is GGUF's name, `metadata` has keys below it. `weights` are by names without any of `prefixes`, the
-    first of which that matches is taken away; `root` is put before them to find GGUF's name. Tensors that match a
-    pattern of `ignored` are not needed, `tied` ones neither where the output layer is the embedding. `factors` are
-    tensors that the configuration gives. `pooled` models give vectors, and no text.
+    first of which that matches is taken away; `root` is put before them to find GGUF's name. `vocabulary` is the
+    number of rows of the embedding. Tensors that match a pattern of `ignored` are not needed. `factors` are tensors
+    that the configuration gives. `pooled` models give vectors, and no text. `tokenizers` are GGUF's names of those
+    that they may have.
     """
 
     architecture: str
     metadata: Mapping[str, Value]
-    layers: int
     vocabulary: int
     weights: Mapping[str, Weight]
     prefixes: tuple[str, ...]

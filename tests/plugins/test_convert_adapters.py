@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -209,16 +208,3 @@ def test_a_model_that_is_another_one_is_named(tmp_path: Path, base: Path) -> Non
     save_file(beyond, folder / "adapter_model.safetensors")
     with pytest.raises(BadModelFile, match=r"layers\.5"):
         adapted(base, folder)
-
-
-def test_a_model_whose_header_lies_is_refused(tmp_path: Path, base: Path) -> None:
-    folder = of_peft(tmp_path / "a", base)
-    writer = gguf.GGUFWriter(tmp_path / "base.gguf", "llama")
-    writer.add_block_count(2**31 - 2)
-    writer.add_tensor("token_embd.weight", np.zeros((4, 4), np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    with pytest.raises(BadModelFile, match="block_count"):
-        adapted(tmp_path / "base", folder)

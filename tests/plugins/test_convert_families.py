@@ -136,7 +136,11 @@ def test_phi4_mini_turns_a_part_of_each_head() -> None:
         (GEMMA2, {"layer_types": ["full_attention"] * 46}, "layer_types"),
         (GEMMA2, {"hidden_activation": "silu"}, "hidden_activation"),
         (GEMMA2, {"tie_word_embeddings": False}, "tie_word_embeddings"),
-        (GEMMA3, {"text_config": {**GEMMA3["text_config"], "sliding_window_pattern": 3}}, "sliding_window_pattern"),
+        (
+            GEMMA3,
+            {"text_config": {**GEMMA3["text_config"], "sliding_window_pattern": 3}},
+            "sliding_window_pattern",
+        ),
         (GEMMA3, {"text_config": {**GEMMA3["text_config"], "attn_logit_softcapping": 50.0}}, "softcapping"),
         (PHI3, {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "yarn"),
         (QWEN, {"rope_scaling": {"type": "longrope"}}, "longrope"),

@@ -6,6 +6,7 @@ import json
 import struct
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -445,3 +446,15 @@ def test_any_bytes_are_a_model_of_sentencepiece_or_refused(data: bytes) -> None:
         protobuf.read(data)
     except BadModelFile as error:
         assert "tokenizer.model" in error.message
+
+
+def test_a_thousand_layers_with_a_thousand_experts_are_refused_at_once(folder: Path) -> None:
+    change_json(
+        folder / "config.json",
+        architectures=["MixtralForCausalLM"],
+        num_hidden_layers=1024,
+        num_local_experts=1024,
+    )
+    started = time.monotonic()
+    refused(folder, "lack the tensor|is not known")
+    assert time.monotonic() - started < 10

@@ -52,7 +52,6 @@ def bert(config: Fields, *, skip: int = 0, tokenizers: tuple[str, ...] = ("bert"
     return Recipe(
         architecture="bert",
         metadata=metadata | {"tokenizer.ggml.token_type_count": types},
-        layers=layers,
         vocabulary=vocabulary,
         weights=outer | in_layers(layers, layer, "encoder.layer.{}."),
         prefixes=("bert.", "roberta."),
@@ -146,7 +145,6 @@ def _nomic(config: Fields) -> Recipe:
     return Recipe(
         architecture="nomic-bert",
         metadata=metadata | {"rope.freq_base": base, "tokenizer.ggml.token_type_count": types},
-        layers=layers,
         vocabulary=vocabulary,
         weights={
             "embeddings.word_embeddings.weight": Weight((vocabulary, width)),

@@ -39,7 +39,6 @@ def _gemma(
     return Recipe(
         architecture=architecture,
         metadata=decoder_metadata(config, size) | metadata,
-        layers=size.layers,
         vocabulary=size.vocabulary,
         weights={
             "embed_tokens.weight": Weight((size.vocabulary, size.width)),

@@ -140,7 +140,6 @@ def _common(config: Fields, feed_forward: dict[str, Weight], size: Sizes, extra:
     return Recipe(
         architecture="llama",
         metadata=decoder_metadata(config, size) | turned.metadata | extra,
-        layers=size.layers,
         vocabulary=size.vocabulary,
         weights=outer_weights(config, size, tied=False) | in_layers(size.layers, layer),
         prefixes=PREFIXES,

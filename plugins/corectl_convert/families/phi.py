@@ -36,7 +36,6 @@ def phi3(config: Fields) -> Recipe:
     return Recipe(
         architecture="phi3",
         metadata=decoder_metadata(config, size) | turned.metadata | {"attention.sliding_window": window},
-        layers=size.layers,
         vocabulary=size.vocabulary,
         weights=outer_weights(config, size, tied=False) | in_layers(size.layers, layer),
         prefixes=PREFIXES,

@@ -30,7 +30,6 @@ def _qwen(config: Fields, architecture: str, size: Sizes, extra: dict[str, Weigh
     return Recipe(
         architecture=architecture,
         metadata=decoder_metadata(config, size) | turned.metadata,
-        layers=size.layers,
         vocabulary=size.vocabulary,
         weights=outer_weights(config, size, tied=False) | in_layers(size.layers, layer),
         prefixes=PREFIXES,
