@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -17,6 +18,8 @@ from corectl.progress import Progress
 from corectl.server.body import AnyRequest
 from corectl.server.watch import while_connected
 from corectl_ollama.replies import NDJSON, line, reply
+
+log = logging.getLogger(__name__)
 
 Steps = AsyncGenerator[Progress, None]
 
@@ -76,8 +79,10 @@ class _StreamedSteps(Response[None]):
         async with aclosing(self._rest):
             headers = [(b"content-type", NDJSON.encode())]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            with suppress(Canceled):
+            try:
                 await while_connected(self._request, self._write(send))
+            except Canceled as exc:
+                trace.current().outcome = exc.code
 
     async def _write(self, send: Send) -> None:
         try:
@@ -86,7 +91,9 @@ class _StreamedSteps(Response[None]):
                 await _send(send, line(_wire(step)))
             last = b""
         except (CorectlError, OSError) as exc:
-            error = from_os_error(exc) if isinstance(exc, OSError) else exc
+            error = exc if isinstance(exc, CorectlError) else from_os_error(exc)
+            if isinstance(exc, OSError):
+                log.error("%s failed: %s", trace.current().path, exc)
             trace.current().outcome = error.code
             last = line({"error": error.message})
         await _send(send, last, more=False)

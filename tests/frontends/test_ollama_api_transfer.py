@@ -17,7 +17,7 @@ from tests.registry import faults, stock
 from tests.registry.certificates import Authority
 from tests.registry.docker import DockerRegistry
 from tests.registry.host import Host, forward
-from tests.registry.served import insecure_name, names, pull, steps, store_files, transfer_server
+from tests.registry.served import insecure_name, names, pull, steps, store_files, transfer_server, wait_for
 
 WEIGHTS = (DATA / "tinybert.gguf").read_bytes()
 LICENSE = b"Everybody may do everything."
@@ -224,6 +224,7 @@ def test_when_all_have_left_the_download_ends_and_goes_on_later(
             if step.get("digest") == large and step.get("completed", 0) > 2**20:
                 break
     assert partial.exists()
+    wait_for(lambda: "path=/api/pull status=200 outcome=canceled" in server.log)
     assert f"{front.netloc}/pull/broken-off:latest" not in names(server)
     front.layers.clear()
     front.asked.clear()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,14 @@ def steps(server: Server, path: str, **body: Any) -> list[dict[str, Any]]:
 def pull(server: Server, host: Host, path: str, **body: Any) -> list[dict[str, Any]]:
     """The steps of a pull from a host without encryption."""
     return steps(server, "/api/pull", model=insecure_name(host, path), **body)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Until it holds, or for a minute."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.02)
 
 
 def names(server: Server) -> list[str]:
