@@ -1,0 +1,130 @@
+"""What a request asks of a model, in the words of the core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from corectl.errors import BadRequest
+from corectl.messages import Grammar, Think, ToolChoice
+from corectl.model.record import ModelRecord
+from corectl.server.body import AnyRequest
+from corectl.server.fields import MAX_TOP_LOGPROBS, keep_alive_seconds, read_tool_choice
+from corectl_openai.errors import WrongField
+from corectl_openai.schema import ChatRequest, ModelRequest, SamplingRequest
+
+CONTEXT_HEADER = "x-corectl-num-ctx"
+"""For clients that cannot add a field to a request."""
+
+DEFAULTS = {"temperature": 1.0, "top_p": 1.0}
+"""This protocol's own, where neither the request nor the model says anything."""
+
+EFFORTS: dict[str, Think] = {
+    "none": False,
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "max",
+    "ultra": "max",
+    "max": "max",
+}
+
+_SAMPLING = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "seed")
+_REFUSED = {
+    "functions": "functions are not supported; use tools",
+    "function_call": "function_call is not supported; use tool_choice",
+    "audio": "audio is not supported: models answer in text",
+    "web_search_options": "web_search_options are not supported",
+}
+
+
+def load_options(request: AnyRequest, body: ModelRequest) -> dict[str, Any]:
+    """The options that matter to loading: the context, from the body or from the header."""
+    if body.num_ctx is not None:
+        return {"num_ctx": body.num_ctx}
+    text = request.headers.get(CONTEXT_HEADER)
+    if text is None:
+        return {}
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise WrongField(CONTEXT_HEADER, f"the header {CONTEXT_HEADER} must be a number of tokens")
+    return {"num_ctx": int(text)}
+
+
+def read_keep_alive(body: ModelRequest) -> float | None:
+    """For how long the model is to stay, in seconds; None where nothing was said."""
+    try:
+        return keep_alive_seconds(body.keep_alive)
+    except BadRequest as exc:
+        raise WrongField("keep_alive", f"keep_alive: {exc.message}") from exc
+
+
+def sampling_options(record: ModelRecord, body: SamplingRequest, limit: int | None) -> dict[str, Any]:
+    """How tokens are chosen, as options of the native API. `limit` is the most tokens, if it is above 0."""
+    given = {name: getattr(body, name) for name in _SAMPLING if getattr(body, name) is not None}
+    options: dict[str, Any] = {}
+    if not record.config.remote_host:
+        options |= {name: value for name, value in DEFAULTS.items() if name not in record.parameters}
+    options |= given
+    if body.stop:
+        options["stop"] = [body.stop] if isinstance(body.stop, str) else body.stop
+    if body.logit_bias:
+        options["logit_bias"] = body.logit_bias
+    if limit is not None and limit > 0:
+        options["num_predict"] = limit
+    return options
+
+
+def refuse_others(body: ChatRequest) -> None:
+    """Raises `WrongField` for fields that would change the reply, and that nothing here can do."""
+    for name, why in _REFUSED.items():
+        if getattr(body, name) is not None:
+            raise WrongField(name, why, "unsupported_parameter")
+
+
+def read_effort(body: ChatRequest) -> Think:
+    """How much the model is to think; None where nothing was said."""
+    where = "reasoning_effort" if body.reasoning_effort is not None else "reasoning.effort"
+    effort = body.reasoning_effort if body.reasoning_effort is not None else body.reasoning.effort
+    if effort is None:
+        return None
+    if effort not in EFFORTS:
+        raise WrongField(where, f"invalid reasoning value: {effort[:64]!r} (must be {', '.join(EFFORTS)})")
+    return EFFORTS[effort]
+
+
+def read_format(value: dict[str, Any] | None, where: str = "response_format") -> Grammar | None:
+    """What the content must match."""
+    kind = None if value is None else value.get("type")
+    if value is None or kind == "text":
+        return None
+    if kind == "json_object":
+        return Grammar(kind="json")
+    if kind != "json_schema":
+        raise WrongField(f"{where}.type", f"{where}.type must be text, json_object or json_schema")
+    named = value.get("json_schema")
+    schema = named.get("schema") if isinstance(named, dict) else None
+    if not isinstance(schema, dict):
+        raise WrongField(
+            f"{where}.json_schema.schema", f"{where}.json_schema.schema must be a JSON Schema object"
+        )
+    return Grammar(kind="schema", text=msgspec.json.encode(schema).decode())
+
+
+def read_choice(body: ChatRequest) -> ToolChoice:
+    """Which tools may, or must, be called, and whether several at once."""
+    choice = read_tool_choice(body.tool_choice, body.tools)
+    return msgspec.structs.replace(choice, parallel=body.parallel_tool_calls)
+
+
+def read_top_logprobs(body: ChatRequest) -> int:
+    """How many alternatives of each token are wanted."""
+    count = body.top_logprobs
+    if count is None:
+        return 0
+    if not body.logprobs:
+        raise WrongField("top_logprobs", "top_logprobs needs logprobs to be true")
+    if not 0 <= count <= MAX_TOP_LOGPROBS:
+        raise WrongField("top_logprobs", f"top_logprobs must be between 0 and {MAX_TOP_LOGPROBS}")
+    return count

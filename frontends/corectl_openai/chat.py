@@ -1,0 +1,128 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from litestar import Response
+
+from corectl.messages import Completion, Delta, Finish, Message
+from corectl.model.record import ModelRecord
+from corectl.server.body import AnyRequest
+from corectl.server.context import Clock, context_headers
+from corectl.server.fields import read_tools
+from corectl.server.inference import Settled, chat_prompt, completion, find_model, settle
+from corectl.server.services import Services, require_name
+from corectl.server.streaming import StreamedReply
+from corectl.server.whole import CallCollector
+from corectl_openai.asked import (
+    load_options,
+    read_choice,
+    read_effort,
+    read_format,
+    read_keep_alive,
+    read_top_logprobs,
+    refuse_others,
+    sampling_options,
+)
+from corectl_openai.choices import open_all, take_all, variants
+from corectl_openai.content import read_messages
+from corectl_openai.errors import error_event
+from corectl_openai.replies import FINGERPRINT, SSE, new_id, reply, said_of, usage_of, wire_logprobs
+from corectl_openai.schema import ChatRequest
+from corectl_openai.stream import ChatStream, reason_of, wire_calls
+
+
+async def chat(request: AnyRequest, services: Services, body: ChatRequest) -> Response[Any]:
+    """Checks the request, then runs it; an error before the first piece has a status of its own."""
+    clock, created = Clock(), int(time.time())
+    require_name(body.model)
+    refuse_others(body)
+    messages = read_messages(body.messages)
+    fields = {
+        "grammar": read_format(body.response_format),
+        "tool_choice": read_choice(body),
+        "logprobs": body.logprobs,
+        "top_logprobs": read_top_logprobs(body),
+    }
+    record = await find_model(services, body.model)
+    options = load_options(request, body)
+
+    def read() -> tuple[Settled, Completion]:
+        """All that reads files in one go: each way to a worker thread and back takes longer than the reading."""
+        settled = _settled(services, record, body, options, messages)
+        prompt = chat_prompt(services, settled, messages, read_tools(body.tools))
+        return settled, completion(services, settled, prompt, fields=fields)
+
+    settled, work = await services.reading(record, read)
+    opened = await open_all(request, services, settled, variants(work, body.n), clock)
+    headers = context_headers(opened[0].started, clock)
+    if not body.stream:
+        return reply(_whole(body, created, clock, await take_all(request, opened)), headers)
+    usage = bool(body.stream_options.include_usage)
+    stream = ChatStream(body.model, created, clock, choices=body.n, usage=usage)
+    streams = [(one, choice.encode) for one, choice in zip(opened, stream.choices, strict=True)]
+    return StreamedReply(
+        opened[0],
+        media_type=SSE,
+        headers=headers,
+        encode=streams[0][1],
+        encode_error=error_event,
+        beside=streams[1:],
+    )
+
+
+def _settled(
+    services: Services,
+    record: ModelRecord,
+    body: ChatRequest,
+    options: dict[str, Any],
+    messages: Sequence[Message],
+) -> Settled:
+    images = any(message.images for message in messages)
+    limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+    return settle(
+        services,
+        record,
+        name=body.model,
+        options=options | sampling_options(record, body, limit),
+        keep_alive=read_keep_alive(body),
+        think=read_effort(body),
+        verb="chat",
+        needs=(["tools"] if body.tools else []) + (["vision"] if images else []),
+    )
+
+
+def _whole(
+    body: ChatRequest, created: int, clock: Clock, results: Sequence[tuple[Delta, Finish]]
+) -> dict[str, Any]:
+    ends = [finish for _, finish in results]
+    return {
+        "id": new_id("chatcmpl-"),
+        "object": "chat.completion",
+        "created": created,
+        "model": body.model,
+        "system_fingerprint": FINGERPRINT,
+        "choices": [_choice(index, *result) for index, result in enumerate(results)],
+        "usage": usage_of([ends]),
+        **said_of(ends, clock),
+    }
+
+
+def _choice(index: int, delta: Delta, finish: Finish) -> dict[str, Any]:
+    calls = wire_calls(CallCollector().take(delta.tool_calls))
+    message = {
+        "role": "assistant",
+        "content": delta.text,
+        **({"reasoning": delta.thinking} if delta.thinking else {}),
+        **({"tool_calls": calls} if calls else {}),
+    }
+    logprobs = {"logprobs": {"content": wire_logprobs(delta.logprobs)}} if delta.logprobs else {}
+    return {
+        "index": index,
+        "message": message,
+        "finish_reason": reason_of(finish, called=bool(calls)),
+        **logprobs,
+    }

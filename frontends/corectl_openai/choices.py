@@ -1,0 +1,74 @@
+"""Several completions for one reply: choices of one prompt, or of several."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from corectl.messages import Completion, Delta, Finish
+from corectl.server.body import AnyRequest
+from corectl.server.context import Clock
+from corectl.server.inference import Settled
+from corectl.server.services import Services
+from corectl.server.streaming import OpenCompletion
+from corectl.server.watch import while_connected
+from corectl.server.whole import collected
+
+T = TypeVar("T")
+
+SEEDS = 2**31
+
+
+def variants(work: Completion, count: int) -> list[Completion]:
+    """The same work several times. A seed that was given is that of the first; the others draw with the next ones."""
+    seed = work.sampling.seed
+    if seed < 0:
+        return [work] * count
+    return [
+        work,
+        *(
+            msgspec.structs.replace(
+                work, sampling=msgspec.structs.replace(work.sampling, seed=(seed + step) % SEEDS)
+            )
+            for step in range(1, count)
+        ),
+    ]
+
+
+async def open_all(
+    request: AnyRequest, services: Services, settled: Settled, works: Sequence[Completion], clock: Clock
+) -> list[OpenCompletion]:
+    """Starts all of them; returns when each has begun. If one cannot, the others are ended, and its error is raised."""
+    opening = [
+        OpenCompletion.open(services.scheduler, settled.model, settled.load, settled.keep_alive, work)
+        for work in works
+    ]
+    opened = await while_connected(request, _together(opening))
+    clock.load, clock.requested_ctx = opened[0].load_ns, settled.load.num_ctx or 0
+    return opened
+
+
+async def take_all(request: AnyRequest, opened: Sequence[OpenCompletion]) -> list[tuple[Delta, Finish]]:
+    """All that they give, each as one piece and its end. They are closed then, and if one fails."""
+    try:
+        return await while_connected(request, _together([collected(one) for one in opened]))
+    finally:
+        for one in opened:
+            await one.close()
+
+
+async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all. If one raises, or this is cancelled, nothing is left running or open."""
+    tasks = [asyncio.ensure_future(item) for item in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, OpenCompletion):
+                await result.close()
+        raise

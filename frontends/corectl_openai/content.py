@@ -1,0 +1,148 @@
+"""From the messages of a chat as this protocol has them to those of the core."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from corectl.messages import Message
+from corectl_openai.errors import WrongField
+
+ROLES = {"developer": "system", "function": "tool"}
+"""What templates know some roles by."""
+
+_DATA_URL = re.compile(r"data:(?:image/(?:jpeg|jpg|png|webp|gif))?;base64,")
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+_GO_TYPES = {
+    type(None): "<nil>",
+    bool: "bool",
+    int: "float64",
+    float: "float64",
+    dict: "map[string]interface {}",
+}
+
+
+def read_messages(messages: list[dict[str, Any]]) -> list[Message]:
+    """The messages, in their order. Raises `WrongField` that names the message and its part."""
+    if not messages:
+        raise WrongField("messages", "[] is too short - 'messages'", "empty_array")
+    tools: dict[str, str] = {}
+    return [_message(message, f"messages[{index}]", tools) for index, message in enumerate(messages)]
+
+
+def _message(wire: dict[str, Any], where: str, tools: dict[str, str]) -> Message:
+    """`tools` are the names of the tools that were called so far, by the ids of the calls."""
+    role = _text(wire, "role", where).lower()
+    if not role:
+        raise WrongField(f"{where}.role", f"{where}.role is required", "missing_required_parameter")
+    calls = _tool_calls(wire.get("tool_calls"), f"{where}.tool_calls", tools)
+    text, images = _content(wire.get("content"), f"{where}.content", optional=bool(calls))
+    call_id, name = _text(wire, "tool_call_id", where), _text(wire, "name", where)
+    answers = role in ("tool", "function")
+    return Message(
+        role=ROLES.get(role, role),
+        content=text,
+        images=images,
+        thinking=_text(wire, "reasoning", where) or _text(wire, "reasoning_content", where),
+        tool_calls=calls,
+        tool_call_id=call_id,
+        tool_name=(name or tools.get(call_id, "")) if answers else "",
+    )
+
+
+def _text(wire: dict[str, Any], key: str, where: str) -> str:
+    value = wire.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise WrongField(f"{where}.{key}", f"{where}.{key} must be a string", "invalid_type")
+    return value
+
+
+def _content(content: Any, where: str, *, optional: bool) -> tuple[str, tuple[str, ...]]:
+    """The text and the images (base64, or addresses to be fetched). Parts of text are lines of one message."""
+    if isinstance(content, str):
+        return content, ()
+    if isinstance(content, list):
+        texts: list[str] = []
+        images: list[str] = []
+        for index, part in enumerate(content):
+            _part(part, f"{where}[{index}]", texts, images)
+        return "\n".join(texts), tuple(images)
+    if content is None and optional:
+        return "", ()
+    kind = _GO_TYPES.get(type(content), type(content).__name__)
+    raise WrongField(where, f"invalid message content type: {kind}", "invalid_type")
+
+
+def _part(part: Any, where: str, texts: list[str], images: list[str]) -> None:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind in ("text", "refusal"):
+        text = part.get(kind)
+        if not isinstance(text, str):
+            raise WrongField(f"{where}.{kind}", "invalid message format", "invalid_type")
+        texts.append(text)
+    elif kind == "image_url":
+        images.append(_image(part.get("image_url"), f"{where}.image_url"))
+    elif kind in ("input_audio", "file", "video_url"):
+        raise WrongField(f"{where}.type", f"{where}: parts of type {kind} are not supported")
+    else:
+        raise WrongField(f"{where}.type", "invalid message format")
+
+
+def _image(value: Any, where: str) -> str:
+    """The image in base64, or its address if it is somewhere else."""
+    url = value.get("url") if isinstance(value, dict) else value
+    if not isinstance(url, str):
+        raise WrongField(where, "invalid image input", "invalid_type")
+    if url[:8].lower().startswith(("http://", "https://")):
+        return url
+    begin = _DATA_URL.match(url)
+    # What is wrong behind the beginning of a large one is found where it is decoded.
+    if begin is None or not _BASE64.fullmatch(url, begin.end(), begin.end() + 256):
+        raise WrongField(where, "invalid image input")
+    return url[begin.end() :]
+
+
+def _tool_calls(calls: Any, where: str, tools: dict[str, str]) -> tuple[dict[str, Any], ...]:
+    """Calls that the model has made before; their arguments are objects in the core. Their names go to `tools`."""
+    if calls is None:
+        return ()
+    if not isinstance(calls, list):
+        raise WrongField(where, f"{where} must be an array", "invalid_type")
+    read = []
+    for index, call in enumerate(calls):
+        function = call.get("function") if isinstance(call, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(function, dict) or not isinstance(name, str):
+            raise WrongField(f"{where}[{index}]", f"{where}[{index}] needs a function with a name")
+        arguments = _arguments(function.get("arguments"), f"{where}[{index}].function.arguments")
+        id = _text(call, "id", f"{where}[{index}]")
+        tools[id] = name
+        named = {"id": id} if id else {}
+        read.append({**named, "type": "function", "function": {"name": name, "arguments": arguments}})
+    return tuple(read)
+
+
+def _arguments(value: Any, where: str) -> dict[str, Any]:
+    if isinstance(value, str):
+        try:
+            value = msgspec.json.decode(value or "{}")
+        except (ValueError, RecursionError) as exc:
+            raise WrongField(where, "invalid tool call arguments") from exc
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise WrongField(where, "invalid tool call arguments")
+    return value
+
+
+def has_addresses(messages: list[Message]) -> bool:
+    """Whether an image of theirs must be fetched."""
+    return any(is_address(image) for message in messages for image in message.images)
+
+
+def is_address(image: str) -> bool:
+    return "://" in image[:8]

@@ -1,0 +1,68 @@
+"""The requests of OpenAI's API as they come over the wire. Unknown keys are left alone, null counts as not given.
+
+`num_ctx` and `keep_alive` are additions of ours: the protocol has no words for them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+MAX_CHOICES = 128
+MAX_INPUTS = 2048
+
+Choices = Annotated[int, msgspec.Meta(ge=1, le=MAX_CHOICES)]
+Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
+Token = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+
+
+class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
+    include_usage: bool | None = None
+
+
+class ModelRequest(msgspec.Struct, kw_only=True):
+    """What all requests for a model have in common. `num_ctx` is in tokens."""
+
+    model: str = ""
+    num_ctx: int | None = None
+    keep_alive: Any = None
+
+
+class SamplingRequest(ModelRequest, kw_only=True):
+    """What chats and completions have in common."""
+
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    seed: int | None = None
+    stop: str | list[str] = []
+    logit_bias: dict[str, Bias] = {}
+    n: Choices = 1
+
+
+class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
+    effort: str | None = None
+
+
+class ChatRequest(SamplingRequest, kw_only=True):
+    """The last four are of older or other models; they are refused, not passed over."""
+
+    messages: list[dict[str, Any]] = []
+    max_completion_tokens: int | None = None
+    response_format: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    reasoning: Reasoning = Reasoning()
+    tools: list[dict[str, Any]] = []
+    tool_choice: Any = None
+    parallel_tool_calls: bool = True
+    logprobs: bool = False
+    top_logprobs: int | None = None
+    audio: Any = None
+    functions: Any = None
+    function_call: Any = None
+    web_search_options: Any = None

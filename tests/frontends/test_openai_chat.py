@@ -1,0 +1,335 @@
+"""POST /v1/chat/completions, on real weights."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from tests.conftest import MODEL, Server
+from tests.frontends.openai_kit import (
+    GREEDY,
+    QUESTION,
+    WEATHER,
+    ask,
+    chat,
+    chat_events,
+    recorded_model,
+    refused,
+    text_of,
+)
+
+PIXEL = base64.b64encode(b"\x89PNG").decode()
+
+
+@pytest.fixture(scope="module")
+def tooled(shop: Server) -> str:
+    return recorded_model(shop, "openai-tools", "smoltool")
+
+
+@pytest.fixture(scope="module")
+def thinker(shop: Server) -> str:
+    return recorded_model(shop, "openai-thinks", "smolthink")
+
+
+def test_a_whole_reply(server: Server) -> None:
+    reply = chat(server)
+    assert reply["object"] == "chat.completion" and reply["id"].startswith("chatcmpl-")
+    assert reply["model"] == MODEL and reply["created"] > 1_700_000_000
+    (choice,) = reply["choices"]
+    assert list(choice) == ["index", "message", "finish_reason"]
+    assert choice["finish_reason"] == "length" and choice["message"]["content"]
+    usage = reply["usage"]
+    assert usage["completion_tokens"] == 8
+    assert usage["total_tokens"] == usage["prompt_tokens"] + 8
+    assert 0 <= usage["prompt_tokens_details"]["cached_tokens"] < usage["prompt_tokens"]
+    assert "warnings" not in reply
+
+
+def test_a_stream_says_the_same_as_a_whole_reply(server: Server) -> None:
+    chunks = chat_events(server)
+    first, *middle, last = chunks
+    assert first["choices"][0]["delta"]["role"] == "assistant"
+    assert all(list(chunk["choices"][0]["delta"]) == ["content"] for chunk in middle)
+    assert last["choices"] == [{"index": 0, "delta": {}, "finish_reason": "length"}]
+    assert all(chunk["choices"][0]["finish_reason"] is None for chunk in chunks[:-1])
+    assert len({(chunk["id"], chunk["created"], chunk["object"]) for chunk in chunks}) == 1
+    assert first["object"] == "chat.completion.chunk" and "usage" not in last
+    assert text_of(chunks) == chat(server)["choices"][0]["message"]["content"]
+
+
+def test_usage_comes_in_a_chunk_of_its_own_if_it_is_wanted(server: Server) -> None:
+    *others, last = chat_events(server, stream_options={"include_usage": True})
+    assert last["choices"] == [] and last["usage"]["completion_tokens"] == 8
+    assert all("usage" not in chunk for chunk in others)
+
+
+def test_several_choices_are_drawn_with_seeds_of_their_own(server: Server) -> None:
+    warm = {"temperature": 1.5, "seed": 7, "max_tokens": 12}
+    reply = chat(server, n=3, **warm)
+    texts = [choice["message"]["content"] for choice in reply["choices"]]
+    assert [choice["index"] for choice in reply["choices"]] == [0, 1, 2]
+    assert len(set(texts)) == 3
+    assert texts[0] == chat(server, **warm)["choices"][0]["message"]["content"]
+    usage = reply["usage"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert usage["completion_tokens"] > 12
+
+
+def test_several_choices_in_a_stream(server: Server) -> None:
+    chunks = chat_events(server, n=2, stream_options={"include_usage": True})
+    whole = chat(server, n=2)
+    for index in (0, 1):
+        own = [c["choices"][0] for c in chunks if c["choices"] and c["choices"][0]["index"] == index]
+        assert [choice["delta"].get("role") for choice in own][:2] == ["assistant", None]
+        assert own[-1]["finish_reason"] == "length"
+        assert text_of(chunks, index) == whole["choices"][index]["message"]["content"]
+    assert chunks[-1]["usage"]["completion_tokens"] == 16
+
+
+def test_stop_and_limits(server: Server) -> None:
+    reply = chat(server, stop=["sky", "zzz"], max_tokens=40)
+    assert reply["choices"][0]["message"]["content"] == "The "
+    assert reply["choices"][0]["finish_reason"] == "stop"
+    assert chat(server, stop="sky")["choices"][0]["message"]["content"] == "The "
+    limited = chat(server, max_tokens=30, max_completion_tokens=3)
+    assert limited["usage"]["completion_tokens"] == 3
+    assert chat(server, max_tokens=None, max_completion_tokens=4)["usage"]["completion_tokens"] == 4
+
+
+def test_logprobs(server: Server) -> None:
+    (choice,) = chat(server, logprobs=True, top_logprobs=2, max_tokens=3)["choices"]
+    tokens = choice["logprobs"]["content"]
+    assert "".join(token["token"] for token in tokens) == choice["message"]["content"]
+    for token in tokens:
+        assert list(token) == ["token", "logprob", "bytes", "top_logprobs"]
+        assert bytes(token["bytes"]).decode() == token["token"]
+        assert token["logprob"] <= 0 and len(token["top_logprobs"]) == 2
+        assert token["top_logprobs"][0]["token"] == token["token"], "greedy"
+    chunks = chat_events(server, logprobs=True, max_tokens=3)
+    streamed = [c["choices"][0]["logprobs"]["content"] for c in chunks if "logprobs" in c["choices"][0]]
+    assert [entry["token"] for part in streamed for entry in part] == [token["token"] for token in tokens]
+    assert all(entry["top_logprobs"] == [] for part in streamed for entry in part)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "matches"),
+    [
+        ({"type": "json_object"}, lambda found: isinstance(found, dict)),
+        (
+            {
+                "type": "json_schema",
+                "json_schema": {
+                    "name": "person",
+                    "strict": True,
+                    "schema": {
+                        "type": "object",
+                        "properties": {"age": {"type": "integer", "minimum": 1, "maximum": 99}},
+                        "required": ["age"],
+                        "additionalProperties": False,
+                    },
+                },
+            },
+            lambda found: list(found) == ["age"] and 1 <= found["age"] <= 99,
+        ),
+    ],
+)
+def test_formats_are_enforced(server: Server, wanted: dict[str, Any], matches: Any) -> None:
+    bob = [{"role": "user", "content": "Reply with JSON having name."}]
+    reply = chat(server, messages=bob, response_format=wanted, max_tokens=250)
+    assert reply["choices"][0]["finish_reason"] == "stop"
+    assert matches(json.loads(reply["choices"][0]["message"]["content"]))
+
+
+def test_text_is_no_format(server: Server) -> None:
+    assert chat(server, response_format={"type": "text"})["choices"] == chat(server)["choices"]
+
+
+def test_a_call_that_is_required_and_its_answer(shop: Server, tooled: str) -> None:
+    messages: list[Any] = [{"role": "user", "content": "Weather in Paris?"}]
+    body = {"model": tooled, "tools": [WEATHER], "max_tokens": 64}
+    reply = chat(shop, messages=messages, tool_choice="required", **body)
+    (choice,) = reply["choices"]
+    assert choice["finish_reason"] == "tool_calls" and choice["message"]["content"] == ""
+    call = choice["message"]["tool_calls"][0]
+    assert call["type"] == "function" and call["id"].startswith("call_") and call["index"] == 0
+    assert call["function"]["name"] == "get_weather"
+    assert json.loads(call["function"]["arguments"])["city"] in ("Paris", "Rome")
+    # As some clients send it back: without content, and with keys of their own.
+    messages += [
+        {"role": "assistant", "content": None, "tool_calls": [{**call, "provider_specific_fields": {}}]},
+        {"role": "tool", "tool_call_id": call["id"], "content": [{"type": "text", "text": "22 degrees"}]},
+    ]
+    again = chat(shop, messages=messages, **body, tool_choice="none")
+    assert again["choices"][0]["finish_reason"] in ("stop", "length")
+    assert "tool_calls" not in again["choices"][0]["message"]
+
+
+def test_calls_are_streamed_whole(shop: Server, tooled: str) -> None:
+    body = {"model": tooled, "tools": [WEATHER], "max_tokens": 64}
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    chunks = chat_events(shop, tool_choice=named, parallel_tool_calls=False, **body)
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    calls = [call for delta in deltas for call in delta.get("tool_calls", [])]
+    assert len(calls) == 1
+    assert json.loads(calls[0]["function"]["arguments"])["city"] in ("Paris", "Rome")
+    assert deltas[0]["role"] == "assistant"
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_thoughts_come_as_reasoning(shop: Server, thinker: str) -> None:
+    message = chat(shop, model=thinker, reasoning_effort="high")["choices"][0]["message"]
+    assert message["reasoning"] and message["content"] == ""
+    deltas = [chunk["choices"][0]["delta"] for chunk in chat_events(shop, model=thinker)]
+    assert "".join(delta.get("reasoning", "") for delta in deltas)
+    assert all(delta["content"] == "" for delta in deltas if "reasoning" in delta)
+    silent = chat(shop, model=thinker, reasoning_effort="none")["choices"][0]["message"]
+    assert "reasoning" not in silent and silent["content"]
+    assert refused(shop, "/v1/chat/completions", model=MODEL, messages=QUESTION, reasoning_effort="low") == {
+        "message": f'"{MODEL}" does not support thinking',
+        "type": "invalid_request_error",
+        "param": "reasoning_effort",
+        "code": "invalid_value",
+    }
+
+
+def test_parts_of_text_are_one_message(server: Server) -> None:
+    parts = [{"type": "text", "text": "Why is the"}, {"type": "text", "text": "sky blue?"}]
+    one = chat(server, messages=[{"role": "user", "content": "Why is the\nsky blue?"}])
+    several = chat(server, messages=[{"role": "user", "content": parts}])
+    assert several["choices"] == one["choices"]
+    assert several["usage"]["prompt_tokens"] == one["usage"]["prompt_tokens"]
+
+
+def test_developers_are_heard_as_the_system(server: Server) -> None:
+    replies = [
+        chat(server, messages=[{"role": role, "content": "Be brief"}, *QUESTION])
+        for role in ("system", "developer")
+    ]
+    assert replies[0]["choices"] == replies[1]["choices"]
+
+
+def test_the_context_is_a_field_or_a_header(shop: Server) -> None:
+    name = "openai-context"
+    shop.client.post("/api/copy", json={"source": MODEL, "destination": name})
+    body = {"model": name, "messages": QUESTION, **GREEDY, "keep_alive": 60}
+    reply = shop.client.post("/v1/chat/completions", json={**body, "num_ctx": 512})
+    assert "num_ctx=512" in reply.headers["x-corectl-context"]
+    headers = {"x-corectl-num-ctx": "768"}
+    reply = shop.client.post("/v1/chat/completions", json=body, headers=headers)
+    assert "num_ctx=768" in reply.headers["x-corectl-context"]
+    reply = shop.client.post("/v1/chat/completions", json=body, headers={"x-corectl-num-ctx": "many"})
+    assert reply.status_code == 400 and reply.json()["error"]["param"] == "x-corectl-num-ctx"
+
+
+def test_what_was_dropped_is_said(shop: Server) -> None:
+    name = "openai-small"
+    shop.client.post("/api/copy", json={"source": MODEL, "destination": name})
+    long = [{"role": "user", "content": "word " * 600}, {"role": "assistant", "content": "ok"}, *QUESTION]
+    reply = chat(shop, model=name, messages=long, num_ctx=256)
+    assert reply["context_fit"]["dropped_messages"] > 0 and reply["context_fit"]["requested_ctx"] == 256
+    chunks = chat_events(shop, model=name, messages=long, num_ctx=256)
+    assert chunks[-1]["context_fit"]["dropped_messages"] > 0
+
+
+def test_the_models_own_parameters_stand_before_the_protocols_defaults(shop: Server) -> None:
+    shop.client.post(
+        "/api/create",
+        json={"model": "openai-cold", "from": MODEL, "parameters": {"temperature": 0}, "stream": False},
+    ).raise_for_status()
+    body = {"model": "openai-cold", "messages": QUESTION, "max_tokens": 12}
+    texts = {ask(shop, "/v1/chat/completions", **body)["choices"][0]["message"]["content"] for _ in range(3)}
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "code"),
+    [
+        ({"messages": []}, "messages", "empty_array"),
+        ({"messages": "x"}, "messages", "invalid_type"),
+        ({"messages": ["x"]}, "messages[0]", "invalid_type"),
+        ({"messages": [{"content": "x"}]}, "messages[0].role", "missing_required_parameter"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "invalid_type"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "invalid_type"),
+        ({"messages": [*QUESTION, {"role": 5, "content": "x"}]}, "messages[1].role", "invalid_type"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]},
+            "messages[0].content[0].text",
+            "invalid_type",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "zzz"}]}]},
+            "messages[0].content[0].type",
+            "invalid_value",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            "messages[0].content[0].image_url",
+            "invalid_value",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}
+                ]
+            },
+            "messages[0].tool_calls[0].function.arguments",
+            "invalid_value",
+        ),
+        ({"temperature": "hot"}, "temperature", "invalid_type"),
+        ({"temperature": -1}, "temperature", "invalid_value"),
+        ({"top_p": 2}, "top_p", "invalid_value"),
+        ({"max_tokens": "many"}, "max_tokens", "invalid_type"),
+        ({"max_tokens": 10**12}, "max_tokens", "invalid_value"),
+        ({"stop": 5}, "stop", "invalid_type"),
+        ({"stop": ["a", 5]}, "stop[1]", "invalid_type"),
+        ({"n": 0}, "n", "invalid_type"),
+        ({"n": 129}, "n", "invalid_type"),
+        ({"seed": 0.5}, "seed", "invalid_type"),
+        ({"stream": "yes"}, "stream", "invalid_type"),
+        ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage", "invalid_type"),
+        ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "invalid_value"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "invalid_value"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}},
+            "response_format.json_schema.schema",
+            "invalid_value",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "zzz"}}}},
+            "response_format.json_schema.schema.type",
+            "invalid_value",
+        ),
+        ({"reasoning_effort": "zzz"}, "reasoning_effort", "invalid_value"),
+        ({"reasoning": {"effort": "zzz"}}, "reasoning.effort", "invalid_value"),
+        ({"tools": [WEATHER]}, "tools", "invalid_value"),
+        ({"tools": {}}, "tools", "invalid_type"),
+        ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
+        ({"tool_choice": "zzz"}, "tool_choice", "invalid_value"),
+        ({"functions": []}, "functions", "unsupported_parameter"),
+        ({"keep_alive": "soon"}, "keep_alive", "invalid_value"),
+        ({"num_ctx": -1}, "num_ctx", "invalid_value"),
+        ({"model": ""}, "model", "missing_required_parameter"),
+        ({"model": "../x"}, "model", "invalid_value"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_wrong_is_named(
+    server: Server, body: dict[str, Any], param: str, code: str, stream: bool
+) -> None:
+    request = {"messages": QUESTION, "stream": stream, "max_tokens": 1, **body}
+    error = refused(server, "/v1/chat/completions", **request)
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", param, code), error
+    assert error["message"] and "Traceback" not in error["message"]
+
+
+def test_a_model_that_is_not_here(server: Server) -> None:
+    assert refused(server, "/v1/chat/completions", status=404, model="nope", messages=QUESTION) == {
+        "message": "model 'nope' not found",
+        "type": "not_found_error",
+        "param": "model",
+        "code": "model_not_found",
+    }
