@@ -15,7 +15,7 @@ from tests.registry import faults, stock
 from tests.registry.docker import DockerRegistry
 from tests.registry.faults import blobs, failing, manifests, redirecting, serving
 from tests.registry.host import Answer, Asked, Handler, Host, Layer, forward, plain
-from tests.registry.served import names, pull, store_files, transfer_server
+from tests.registry.served import insecure_name, names, pull, steps, store_files, transfer_server
 
 WEIGHTS = (DATA / "tinybert.gguf").read_bytes()
 SECONDS = 60
@@ -38,10 +38,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def front(server: Server, registry: DockerRegistry) -> Iterator[Host]:
-    """A registry with a good model, which is here already: some of what it has is known."""
+    """A registry with a good model, which is here already: some of what it has is known. It lacks `hostile/sent`."""
     stock.put(registry, "hostile/good", GOOD)
     with Host(forward(registry.url)) as host:
         assert pull(server, host, "hostile/good")[-1] == {"status": "success"}
+        copied = {"source": f"{host.netloc}/hostile/good", "destination": f"{host.netloc}/hostile/sent"}
+        assert server.client.post("/api/copy", json=copied).status_code == 200
         yield host
 
 
@@ -56,7 +58,8 @@ def unharmed(server: Server, front: Host) -> Iterator[None]:
     assert process.memory_info().rss - memory < MEMORY
     front.layers.clear()
     assert store_files(server) == before
-    assert [name for name in names(server) if "hostile" in name] == [f"{front.netloc}/hostile/good:latest"]
+    kept = {f"{front.netloc}/hostile/good:latest", f"{front.netloc}/hostile/sent:latest"}
+    assert {name for name in names(server) if "hostile" in name} == kept
     partials = [path.stat().st_blocks * 512 for path in server.models.rglob("*-partial*")]
     assert sum(partials) < 16 * 2**20
 
@@ -64,7 +67,10 @@ def unharmed(server: Server, front: Host) -> Iterator[None]:
 def _refused(server: Server, front: Host, *layers: Layer, path: str = "hostile/bad") -> str:
     """The error that a pull ends with; a line that can be shown to people."""
     front.layers[:] = layers
-    last = pull(server, front, path)[-1]
+    return _error(server, pull(server, front, path)[-1])
+
+
+def _error(server: Server, last: dict[str, Any]) -> str:
     assert list(last) == ["error"], last
     error = str(last["error"])
     assert 0 < len(error) < 2000 and error.isprintable(), error
@@ -330,3 +336,24 @@ def test_challenges(server: Server, front: Host, challenge: str) -> None:
     begun = len(front.asked)
     _refused(server, front, manifests(failing(401, b"", www_authenticate=challenge)))
     assert all(asked.route.startswith("/v2/") for asked in front.asked[begun:])
+
+
+def _begins(**headers: str) -> Layer:
+    return faults.only(lambda asked: asked.method == "POST", failing(202, b"", **headers))
+
+
+PUSHES: dict[str, Layer] = {
+    "endless": faults.only(lambda asked: asked.method == "POST", faults.endless),
+    "packed": faults.only(lambda asked: asked.method == "POST", faults.gzip_bomb(10**7)),
+    "nowhere to go on": _begins(),
+    "no address": _begins(location="http://[::1"),
+    "a file": _begins(location="file:///etc/passwd"),
+    "an endless end": faults.only(lambda asked: asked.method == "PUT", faults.endless),
+    "a long refusal": faults.only(lambda asked: asked.is_blob, failing(418, b"no" * 10_000)),
+}
+
+
+@pytest.mark.parametrize("layer", PUSHES.values(), ids=PUSHES)
+def test_pushes(server: Server, front: Host, layer: Layer) -> None:
+    front.layers[:] = [layer]
+    _error(server, steps(server, "/api/push", model=insecure_name(front, "hostile/sent"))[-1])
