@@ -8,7 +8,7 @@ from litestar import Response
 
 from corectl.model.record import ModelRecord
 from corectl.server.body import AnyRequest
-from corectl.server.context import Clock, context_headers
+from corectl.server.context import Clock, asked_context, context_headers
 from corectl.server.inference import find_model, not_found, open_completion, render
 from corectl.server.services import Services
 from corectl.server.streaming import OpenCompletion, StreamedReply
@@ -34,8 +34,7 @@ from corectl_anthropic.stream import SSE, MessageStream
 async def create_message(request: AnyRequest, services: Services, body: MessagesRequest) -> Response[Any]:
     """Answers a conversation: streamed, or as one message. An early error gets its own status."""
     clock = Clock()
-    check(body)
-    record = await _find(services, body)
+    record = await _checked(request, services, body)
     asked = await services.reading(record, lambda: read(services, record, body))
     opened = await open_completion(request, services, asked.settled, asked.work, clock)
     headers = {"request-id": request_id(), **context_headers(opened.started, clock)}
@@ -53,14 +52,16 @@ async def create_message(request: AnyRequest, services: Services, body: Messages
 
 async def count_tokens(request: AnyRequest, services: Services, body: CountRequest) -> Response[Any]:
     """How many tokens the model would read. Nothing is cut: what is longer than the context is refused."""
-    check(body)
-    record = await _find(services, body)
+    record = await _checked(request, services, body)
     asked = await services.reading(record, lambda: read(services, record, body, count=True))
     prompt = await while_connected(request, render(services, asked.settled, asked.work, Clock()))
     return reply({"input_tokens": prompt.prompt_tokens}, {"request-id": request_id()})
 
 
-async def _find(services: Services, body: CountRequest) -> ModelRecord:
+async def _checked(request: AnyRequest, services: Services, body: CountRequest) -> ModelRecord:
+    """The model of a request that has all it needs. A context comes from the body, else from the header."""
+    check(body)
+    body.num_ctx = asked_context(request.headers) if body.num_ctx is None else body.num_ctx
     return await find_model(services, body.model, missing=_missing)
 
 

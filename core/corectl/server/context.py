@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import msgspec
 
+from corectl.errors import BadRequest
 from corectl.messages import Fit, Started
+
+CONTEXT_HEADER = "x-corectl-num-ctx"
+"""How long a context a client wants that cannot add a field to its requests, in tokens."""
 
 
 class Clock(msgspec.Struct, kw_only=True):
@@ -28,6 +33,16 @@ class ContextFit(msgspec.Struct, kw_only=True):
     dropped_messages: int = 0
     dropped_tokens: int = 0
     shifts: int = 0
+
+
+def asked_context(headers: Mapping[str, str]) -> int | None:
+    """The context that a request's header asks for, None without that. Raises `BadRequest`."""
+    text = headers.get(CONTEXT_HEADER)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise BadRequest(f"the header {CONTEXT_HEADER} must be a number of tokens")
+    return int(text)
 
 
 def context_fit(fit: Fit, clock: Clock) -> ContextFit:
