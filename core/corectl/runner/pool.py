@@ -27,8 +27,8 @@ WORTHWHILE = 32
 WORTH_A_STEP = 256
 """Tokens of a prompt that nobody has sent before, for which there is a step more so that their state can be saved.
 
-The step costs as much as some ten tokens of a prompt do, and on a GPU as much as some hundred. A prompt that comes again
-is saved then.
+The step costs as much as some ten tokens of a prompt do, and on a GPU as much as some hundred. A prompt that comes
+again is saved then.
 """
 
 SMALL_STATE = 16 << 20
