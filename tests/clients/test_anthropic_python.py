@@ -155,12 +155,13 @@ def test_a_streamed_call_comes_as_pieces_of_json(client: anthropic.Anthropic, ea
 
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}])
 def test_a_call_that_must_be(client: anthropic.Anthropic, choice: Any) -> None:
+    choice = {**choice, "disable_parallel_tool_use": True}
     message = client.messages.create(
         model=THINKER,
         max_tokens=96,
         messages=SKY,
         tools=[WEATHER],
-        tool_choice={**choice, "disable_parallel_tool_use": True},
+        tool_choice=choice,
         thinking={"type": "disabled"},
     )
     (call,) = message.content

@@ -3,12 +3,14 @@
 `tests/data/goldens.jsonl` holds the models to create, then requests and replies in the order in which they were sent;
 some depend on earlier ones. Compared are status, content type, the headers that browsers act on, the shape of JSON
 (every recorded key is there with a value of the same kind; more keys are welcome), the first and the last line of a
-stream, and the texts that clients match on. What a model wrote is not compared: builds of an engine differ.
+stream, the order of its events where they have names, and the texts that clients match on. What a model wrote is not
+compared: builds of an engine differ.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -55,6 +57,7 @@ ACCEPTED = {
     "quant_q4_K_M_stream": "quantising is a step that one sees, however short it is",
     "signout_post": "nobody can be signed in: a client's mistake",
     "pull_cloud": "what runs in Ollama's cloud only is refused before anything is sent",
+    "v1_msg_stop": "the stop reason of a stop sequence is the documented one",
 }
 """Recorded cases that are answered otherwise, and why. A case that no longer differs must leave this table."""
 
@@ -64,7 +67,7 @@ CASES = {line["name"]: line for line in LINES if "name" in line}
 
 MATCHED = {
     *("error", "done_reason", "role", "status", "format", "family", "quantization_level", "parameter_size"),
-    *("rendered_template", "city"),
+    *("rendered_template", "city", "type", "stop_reason"),
 }
 """Keys whose values clients match on."""
 
@@ -164,13 +167,29 @@ def _compare(recorded: Any, ours: Any, path: str) -> Iterator[str]:
         yield f"{path}: recorded {recorded!r}, got {ours!r}"
 
 
-def _compare_lines(recorded: list[Any], text: str) -> Iterator[str]:
-    ours = [json.loads(line) for line in text.splitlines()]
+def _events(text: str) -> list[dict[str, Any]]:
+    """Server-sent events as they are recorded: the name, where there is one, and the data."""
+    found: list[dict[str, Any]] = []
+    for event in filter(None, text.split("\n\n")):
+        fields = dict(line.split(": ", 1) for line in event.split("\n"))
+        data = fields["data"]
+        found.append({**fields, "data": json.loads(data) if data != "[DONE]" else data})
+    return found
+
+
+def _order(chunks: list[Any]) -> list[str]:
+    """The names of events in their order; any number of one name in a row counts once."""
+    return [name for name, _ in itertools.groupby(chunk.get("event", "") for chunk in chunks)]
+
+
+def _compare_lines(recorded: list[Any], ours: list[Any]) -> Iterator[str]:
     if not ours:
         yield "nothing was streamed"
         return
     yield from _compare(recorded[0], ours[0], "first")
     yield from _compare(recorded[-1], ours[-1], "last")
+    if _order(recorded) != _order(ours):
+        yield f"events: recorded {_order(recorded)}, got {_order(ours)}"
     wanted, got = (
         {_masked(line["status"]) for line in side if "status" in line} for side in (recorded, ours)
     )
@@ -195,7 +214,9 @@ def differences(recorded: dict[str, Any], ours: httpx.Response) -> Iterator[str]
     if "json" in recorded:
         yield from _compare(recorded["json"], ours.json(), "")
     elif "chunks" in recorded:
-        yield from _compare_lines(recorded["chunks"], ours.text)
+        named = got == "text/event-stream"
+        lines = _events(ours.text) if named else [json.loads(line) for line in ours.text.splitlines()]
+        yield from _compare_lines(recorded["chunks"], lines)
     elif recorded["text"] != ours.text:
         yield f"text: recorded {recorded['text']!r}, got {ours.text!r}"
 
@@ -236,3 +257,15 @@ def test_the_comparer_notices() -> None:
         list(differences(stream, httpx.Response(200, text='{"a":2}\n{"done":true}\n', headers=headers))) == []
     )
     assert len(list(differences(stream, httpx.Response(200, text='{"a":2}\n', headers=headers)))) == 1
+    events = {
+        **stream,
+        "content_type": "text/event-stream",
+        "chunks": [{"event": name, "data": {}} for name in ("a", "b", "c")],
+    }
+
+    def sent(*names: str) -> httpx.Response:
+        text = "".join(f"event: {name}\ndata: {{}}\n\n" for name in names)
+        return httpx.Response(200, text=text, headers={"content-type": "text/event-stream"})
+
+    assert list(differences(events, sent("a", "b", "b", "c"))) == []
+    assert len(list(differences(events, sent("a", "d", "c")))) == 1

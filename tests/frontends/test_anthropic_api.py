@@ -144,7 +144,7 @@ def test_thinking_that_a_model_cannot_do_is_left_out_and_said(own: Server) -> No
 
 
 def test_options_of_the_request(own: Server) -> None:
-    hot = {"temperature": 1.0, "top_p": 0.5, "top_k": 1}
+    hot: dict[str, Any] = {"temperature": 1.0, "top_p": 0.5, "top_k": 1}
     assert ask(own, **hot)["content"] == ask(own)["content"]
     assert "top_p" in refused(own, top_p=2.0)["message"]
     assert "effort" in refused(own, model=AGENT, output_config={"effort": "utmost"})["message"]
