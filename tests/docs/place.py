@@ -96,6 +96,10 @@ class Place:
         """Runs a script of a page, which names the default port."""
         return self.run(["bash", "-euo", "pipefail", "-c", script.replace(PORT, str(self.port))])
 
+    def python(self, program: str) -> tuple[int, str]:
+        """Runs a program of a page, which names the default port."""
+        return self.run([sys.executable, "-W", "error", "-c", program.replace(PORT, str(self.port))])
+
     def close(self) -> None:
         """Ends the servers, also those that a command has left in the background."""
         for number in re.findall(r"stop it with 'kill (\d+)'", "".join(self._outputs)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
-import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -85,7 +84,7 @@ def _squeezed(text: str) -> str:
 @pytest.mark.parametrize("block", _parameters("python"))
 def test_python(block: Block, place_of: PlaceOf) -> None:
     _skip_without_tools(block)
-    status, output = place_of(block.page).run([sys.executable, "-W", "error", "-c", block.text])
+    status, output = place_of(block.page).python(block.text)
     assert status == 0, output
 
 
