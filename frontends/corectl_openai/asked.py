@@ -10,12 +10,10 @@ from corectl.errors import BadRequest
 from corectl.messages import Grammar, Think, ToolChoice
 from corectl.model.record import ModelRecord
 from corectl.server.body import AnyRequest
+from corectl.server.context import CONTEXT_HEADER, asked_context
 from corectl.server.fields import MAX_TOP_LOGPROBS, keep_alive_seconds, read_tool_choice
 from corectl_openai.errors import WrongField
 from corectl_openai.schema import ChatRequest, ModelRequest, SamplingRequest
-
-CONTEXT_HEADER = "x-corectl-num-ctx"
-"""For clients that cannot add a field to a request."""
 
 DEFAULTS = {"temperature": 1.0, "top_p": 1.0}
 """This protocol's own, where neither the request nor the model says anything."""
@@ -42,14 +40,11 @@ _REFUSED = {
 
 def load_options(request: AnyRequest, body: ModelRequest) -> dict[str, Any]:
     """The options that matter to loading: the context, from the body or from the header."""
-    if body.num_ctx is not None:
-        return {"num_ctx": body.num_ctx}
-    text = request.headers.get(CONTEXT_HEADER)
-    if text is None:
-        return {}
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise WrongField(CONTEXT_HEADER, f"the header {CONTEXT_HEADER} must be a number of tokens")
-    return {"num_ctx": int(text)}
+    try:
+        asked = asked_context(request.headers) if body.num_ctx is None else body.num_ctx
+    except BadRequest as exc:
+        raise WrongField(CONTEXT_HEADER, exc.message) from exc
+    return {} if asked is None else {"num_ctx": asked}
 
 
 def read_keep_alive(body: ModelRequest) -> float | None:

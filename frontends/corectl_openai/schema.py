@@ -10,11 +10,9 @@ from typing import Annotated, Any
 import msgspec
 
 MAX_CHOICES = 128
-MAX_INPUTS = 2048
 
 Choices = Annotated[int, msgspec.Meta(ge=1, le=MAX_CHOICES)]
 Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
-Token = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
 class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,3 +64,26 @@ class ChatRequest(SamplingRequest, kw_only=True):
     functions: Any = None
     function_call: Any = None
     web_search_options: Any = None
+
+
+class CompletionRequest(SamplingRequest, kw_only=True):
+    """`prompt` is a text, texts, tokens, or several lists of tokens; `logprobs` counts the alternatives."""
+
+    prompt: Any = None
+    suffix: str = ""
+    echo: bool = False
+    best_of: Choices | None = None
+    logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+
+
+class EmbeddingsRequest(ModelRequest, kw_only=True):
+    """`input` is what `prompt` is in completions."""
+
+    input: Any = None
+    encoding_format: str = "float"
+    dimensions: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
+
+
+class TokenizeRequest(ModelRequest, kw_only=True):
+    prompt: str | None = None
+    add_special_tokens: bool = True

@@ -137,8 +137,9 @@ def test_logprobs(server: Server) -> None:
     ],
 )
 def test_formats_are_enforced(server: Server, wanted: dict[str, Any], matches: Any) -> None:
-    bob = [{"role": "user", "content": "Reply with JSON having name."}]
-    reply = chat(server, messages=bob, response_format=wanted, max_tokens=250)
+    bob = {"role": "user", "content": "Bob is 30."}
+    shown = {"role": "assistant", "content": '{"age": 30}'}
+    reply = chat(server, messages=[bob, shown, bob], response_format=wanted, max_tokens=60)
     assert reply["choices"][0]["finish_reason"] == "stop"
     assert matches(json.loads(reply["choices"][0]["message"]["content"]))
 
