@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from corectl.errors import BadRequest
 from corectl.messages import Message, Think
 from corectl.prompt import budget
 from corectl.prompt.jinja import render_chat
+from tests.conftest import DATA
 from tests.core.families import FAMILIES
 
 SHOW = "{% for m in messages %}{{ m | tojson }}\n{% endfor %}"
@@ -190,3 +192,12 @@ def test_finding_out_the_form_is_within_the_budget(monkeypatch: pytest.MonkeyPat
     slow = "{% for x in range(99999) %}{% for y in range(99999) %}{% endfor %}{% endfor %}{{ messages[0].content }}"
     with pytest.raises(BadRequest, match="takes too much time"):
         run(slow, user("Hi"), calling("f"), result("1"))
+
+
+@pytest.mark.parametrize("path", sorted((DATA / "templates").glob("*.jinja")), ids=lambda path: path.stem)
+def test_a_system_turn_later_than_in_front_is_seen_by_every_family(path: Path) -> None:
+    late = Message(role="system", content="Mind the gap.")
+    text = path.read_text("utf-8")
+    said = run(text, user("Go"), late, Message(role="assistant", content="Gone"), user("Again"))
+    assert said.index("Mind the gap.") < said.index("Gone") < said.index("Again")
+    assert "Mind the gap." in run(text, user("Go"), late)

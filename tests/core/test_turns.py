@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from corectl.messages import ChatPrompt, Message, Template
 from corectl.prompt.render import render
-from corectl.prompt.turns import one_call_a_turn, system_in_user, with_call_ids, without_past_thoughts
+from corectl.prompt.turns import (
+    late_system_in_user,
+    one_call_a_turn,
+    system_in_user,
+    with_call_ids,
+    without_past_thoughts,
+)
 
 NAMES = st.sampled_from(["", "f", "g", "h"])
 CALLS = st.lists(st.builds(lambda name: {"function": {"name": name}}, NAMES), max_size=3)
@@ -57,6 +63,22 @@ def test_system_texts_stay_in_front(messages: list[Message]) -> None:
     assert "".join(m.content for m in after).replace("\n", "") == "".join(
         m.content for m in messages
     ).replace("\n", "")
+
+
+def test_late_system_texts_are_the_users() -> None:
+    chat = [
+        Message(role=role, content=content)
+        for role, content in (
+            ("system", "a"),
+            ("user", "b"),
+            ("system", "c"),
+            ("assistant", "d"),
+            ("system", "e"),
+            ("user", "f"),
+        )
+    ]
+    after = [(message.role, message.content) for message in late_system_in_user(chat)]
+    assert after == [("system", "a"), ("user", "b\n\nc"), ("assistant", "d"), ("user", "e\n\nf")]
 
 
 @pytest.mark.parametrize(

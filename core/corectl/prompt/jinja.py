@@ -34,6 +34,12 @@ _TOOL = {
 }
 _ASKED = (Message(role="user", content=" ".join(_NEEDLES)),)
 _TOLD = (Message(role="system", content=" ".join(_NEEDLES)), Message(role="user", content="Go"))
+_TOLD_LATE = (
+    Message(role="user", content="Go"),
+    Message(role="system", content=" ".join(_NEEDLES)),
+    Message(role="assistant", content="Gone"),
+    Message(role="user", content="Go"),
+)
 _CALLED = (
     Message(role="user", content="Go"),
     Message(
@@ -69,11 +75,12 @@ def render_chat(
     `think` is on, off, a level, or None where the request says nothing.
     """
     system = any(message.role == "system" for message in messages)
+    late = any(after.role == "system" != before.role for before, after in itertools.pairwise(messages))
     calls = any(message.tool_calls for message in messages)
     with rendering_budget():
         variables = {
             **think_values(text, think),
-            "messages": message_values(messages, _manners(text, system, calls)),
+            "messages": message_values(messages, _manners(text, system, late, calls)),
             "tools": list(tools) or None,
             "documents": None,
             "bos_token": bos_token,
@@ -84,13 +91,16 @@ def render_chat(
 
 
 @lru_cache(maxsize=4 * CACHED_TEMPLATES)
-def _manners(text: str, system: bool, calls: bool) -> Manners:
-    """How a template wants a chat that has system turns, or calls."""
+def _manners(text: str, system: bool, late: bool, calls: bool) -> Manners:
+    """How a template wants a chat that has system turns, some of them later than in front, or calls."""
     plain, parts = Manners(), Manners(parts=True)
     found = _fitting(text, _ASKED, (plain, parts)) or plain
     if system:
         told = (found, parts, msgspec.structs.replace(found, system_in_user=True))
         found = _fitting(text, _TOLD, told) or found
+    if late:
+        told_late = (found, msgspec.structs.replace(found, late_in_user=True))
+        found = _fitting(text, _TOLD_LATE, told_late) or found
     if calls:
         switches = itertools.product((False, True), repeat=4)
         called = (

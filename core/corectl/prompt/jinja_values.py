@@ -14,6 +14,7 @@ from corectl.messages import Message, Think
 from corectl.prompt.turns import (
     called_function,
     content_in_thought,
+    late_system_in_user,
     one_call_a_turn,
     system_in_user,
     with_call_ids,
@@ -32,13 +33,15 @@ _SHORT_ID = 9
 class Manners(msgspec.Struct, frozen=True, kw_only=True):
     """In which form a template wants what may be written in several.
 
-    `parts`: content as a list of parts, not as text. `system_in_user`: no system turns. `one_call`: no more than one
+    `parts`: content as a list of parts, not as text. `system_in_user`: no system turns. `late_in_user`: none
+    but in front. `one_call`: no more than one
     call in a turn. `short_ids`: identifiers of calls of nine letters or digits. `text_arguments`: arguments of calls
     as JSON text, not as objects. `one_text`: no turn with calls that has both a thought and content.
     """
 
     parts: bool = False
     system_in_user: bool = False
+    late_in_user: bool = False
     one_call: bool = False
     short_ids: bool = False
     text_arguments: bool = False
@@ -53,6 +56,8 @@ def message_values(messages: Sequence[Message], manners: Manners) -> list[dict[s
             messages = [content_in_thought(message) for message in messages]
         if manners.one_call:
             messages = one_call_a_turn(messages)
+    if manners.late_in_user:
+        messages = late_system_in_user(messages)
     if manners.system_in_user:
         messages = system_in_user(messages)
     return [_message(message, manners) for message in messages]

@@ -78,6 +78,23 @@ def system_in_user(messages: Sequence[Message]) -> list[Message]:
     return [Message(role="user", content=text), *rest] if text else rest
 
 
+def late_system_in_user(messages: Sequence[Message]) -> list[Message]:
+    """System texts that come later than in front as the user's, and neighbours of the user's that this makes as one."""
+    made = list(itertools.takewhile(lambda message: message.role == "system", messages))
+    for message in messages[len(made) :]:
+        late = message.role == "system"
+        turn = msgspec.structs.replace(message, role="user") if late else message
+        if made and turn.role == made[-1].role == "user":
+            made[-1] = msgspec.structs.replace(
+                made[-1],
+                content="\n\n".join(filter(None, (made[-1].content, turn.content))),
+                images=(*made[-1].images, *turn.images),
+            )
+        else:
+            made.append(turn)
+    return made
+
+
 def content_in_thought(message: Message) -> Message:
     """A turn with calls, a thought and content: the content as the end of the thought. Others as they are."""
     if not (message.tool_calls and message.thinking and message.content):
