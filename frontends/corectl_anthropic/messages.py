@@ -28,7 +28,7 @@ from corectl_anthropic.replies import (
     usage_of,
 )
 from corectl_anthropic.schema import CountRequest, MessagesRequest
-from corectl_anthropic.stream import SSE, MessageStream
+from corectl_anthropic.stream import PING, SSE, MessageStream
 
 
 async def create_message(request: AnyRequest, services: Services, body: MessagesRequest) -> Response[Any]:
@@ -41,7 +41,12 @@ async def create_message(request: AnyRequest, services: Services, body: Messages
     if body.stream:
         stream = _stream(opened, asked, body, clock)
         return StreamedReply(
-            opened, media_type=SSE, headers=headers, encode=stream.lines, encode_error=stream.failed
+            opened,
+            media_type=SSE,
+            headers=headers,
+            encode=stream.lines,
+            encode_error=stream.failed,
+            ping=PING,
         )
     try:
         message = await while_connected(request, _whole(opened, asked, body, clock))

@@ -15,6 +15,7 @@ from corectl_anthropic.errors import error_of
 from corectl_anthropic.replies import End, Reply, Signature, Usage, end_of, said_of, usage_of
 
 SSE = "text/event-stream"
+PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 _encode = msgspec.json.Encoder().encode
 

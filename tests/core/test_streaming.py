@@ -37,7 +37,8 @@ def encode_error(error: CorectlError) -> bytes:
 class Stage:
     """A reply, the runner's end of its stream, and its client."""
 
-    def __init__(self) -> None:
+    def __init__(self, ping: bytes = b"") -> None:
+        self.ping = ping
         self.cancelled: list[bool] = []
         self.left: list[BaseException | None] = []
         self.stream = EventStream(1, lambda _, cancel: self.cancelled.append(cancel))
@@ -65,7 +66,9 @@ class Stage:
         )
         first: list[Event] = [Started(prompt_tokens=1, fit=FIT), Delta("a")]
         opened = OpenCompletion(lease, self.stream, first, stack)
-        reply = StreamedReply(opened, media_type="text/plain", encode=encode, encode_error=encode_error)
+        reply = StreamedReply(
+            opened, media_type="text/plain", encode=encode, encode_error=encode_error, ping=self.ping
+        )
         scope: Any = {"type": "http"}
         self.task = asyncio.ensure_future(reply.to_asgi_response()(scope, self.receive, self.send))
         await until(lambda: self.task.done() or self.body != b"")
@@ -101,6 +104,19 @@ def test_an_error_in_mid_stream_is_written_and_told_to_the_lease() -> None:
         it.stream.put(error)
         await it.task
         assert (it.body, it.left) == (b"a<runner_died>", [error])
+
+    play(story())
+
+
+def test_a_stream_in_which_nothing_comes_says_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "QUIET_SECONDS", 0.01)
+
+    async def story() -> None:
+        it = await Stage(ping=b".").begin()
+        await until(lambda: it.body.startswith(b"a.."))
+        it.stream.put(FINISH)
+        await it.task
+        assert it.body.strip(b".").startswith(b"a.") and it.body.endswith(b"!reduced_load")
 
     play(story())
 

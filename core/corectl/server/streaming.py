@@ -25,6 +25,10 @@ Encode = Callable[[Event], bytes]
 MAX_HELD = 2**20
 """Bytes that are held for a client that does not read; a line of a stream has about 120. More ends the stream."""
 
+QUIET_SECONDS = 15.0
+"""After so long without a byte a stream says that it is alive, if its protocol has a word for that: whatever stands
+between server and client may take a minute of silence for the end."""
+
 
 class OpenCompletion:
     """A completion whose first events have come. `close` it, or hand it to `StreamedReply`, which does.
@@ -109,6 +113,8 @@ class StreamedReply(Response[None]):
 
     `beside` are more completions for the same reply, each with an `encode` of its own: their pieces come as they are
     made, the reply ends with the last of them, and an error of one ends all.
+
+    `ping` is written where nothing else has been for `QUIET_SECONDS`.
     """
 
     def __init__(
@@ -120,6 +126,7 @@ class StreamedReply(Response[None]):
         encode_error: Callable[[CorectlError], bytes],
         headers: Mapping[str, str] = MappingProxyType({}),
         beside: Sequence[tuple[OpenCompletion, Encode]] = (),
+        ping: bytes = b"",
     ) -> None:
         super().__init__(None)
         self._streams = ((completion, encode), *beside)
@@ -127,6 +134,7 @@ class StreamedReply(Response[None]):
             (name.encode(), value.encode()) for name, value in {"content-type": media_type, **headers}.items()
         ]
         self._encode_error = encode_error
+        self._ping = ping
 
     def to_asgi_response(self, *_: Any, **__: Any) -> Any:
         """Litestar asks for it; nothing but this object is needed to write the reply."""
@@ -141,7 +149,7 @@ class StreamedReply(Response[None]):
             reply = _Reply(writer, self._encode_error, streams=len(self._streams))
             for completion, encode in self._streams:
                 completion.flow(_Relay(completion, reply, encode).take)
-            await asyncio.wait({reply.ended, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await self._until_done({reply.ended, leaving}, writer)
             await self._close()
             if reply.ended.done():
                 reply.ended.result()
@@ -152,6 +160,15 @@ class StreamedReply(Response[None]):
                 writer.abandon()
             await asyncio.gather(leaving, return_exceptions=True)
             await self._close()
+
+    async def _until_done(self, ends: set[asyncio.Future[None]], writer: BodyWriter) -> None:
+        """Returns when one of them is done."""
+        patience = QUIET_SECONDS if self._ping else None
+        before = writer.written
+        while not (await asyncio.wait(ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED))[0]:
+            if writer.written == before:
+                writer.write(self._ping)
+            before = writer.written
 
     async def _close(self) -> None:
         for completion, _ in self._streams:

@@ -26,6 +26,8 @@ class BodyWriter:
         """Done when the last piece has been handed over; has the exception that sending raised."""
         self.held = 0
         """Bytes that wait for the client."""
+        self.written = 0
+        """Bytes in all."""
         self._send = send
         self._waiting: list[bytes] = []
         self._last = False
@@ -34,6 +36,7 @@ class BodyWriter:
     def write(self, body: bytes, *, last: bool = False) -> None:
         """Sends or holds a piece; nothing may follow the last. Does not raise; see `sent`."""
         self._last = last
+        self.written += len(body)
         if self._draining is not None:
             self._waiting.append(body)
             self.held += len(body)
