@@ -13,7 +13,7 @@ RANDOM_SEED = 0xFFFFFFFF
 
 
 def build_chain(options: SamplingOptions, *, n_vocab: int, num_ctx: int, prompt: tuple[int, ...]) -> Any:
-    """The chain in the documented order: penalties, top_k, typical_p, top_p, min_p, temperature, draw.
+    """The chain in the documented order: biases, penalties, top_k, typical_p, top_p, min_p, temperature, draw.
 
     Samplers that would change nothing are left out: those over the whole vocabulary are the dear ones. The end of
     the prompt counts for the penalties. Free it with `llama_sampler_free`.
@@ -25,6 +25,11 @@ def build_chain(options: SamplingOptions, *, n_vocab: int, num_ctx: int, prompt:
     def add(sampler: Any) -> None:
         llama_cpp.llama_sampler_chain_add(chain, sampler)
 
+    if options.logit_bias:
+        biases = (llama_cpp.llama_logit_bias * len(options.logit_bias))(
+            *(llama_cpp.llama_logit_bias(*item) for item in options.logit_bias.items())
+        )
+        add(llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(biases), biases))
     window = num_ctx if options.repeat_last_n < 0 else min(options.repeat_last_n, num_ctx)
     penalties = (options.repeat_penalty, options.frequency_penalty, options.presence_penalty)
     if window and penalties != (1.0, 0.0, 0.0):

@@ -60,9 +60,10 @@ class NativeRequest:
 
     def _add_options(self, request: Completion) -> None:
         options = self.body.pop("options", {}) | given_sampling(request.sampling)
-        if "backend" in options and not self._corectl:
-            del options["backend"]
-            self.notices.append(self._api.ignored("backend"))
+        for name in ("backend", "logit_bias"):
+            if name in options and not self._corectl:
+                del options[name]
+                self.notices.append(self._api.ignored(name))
         if options:
             self.body["options"] = options
 

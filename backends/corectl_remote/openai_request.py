@@ -19,6 +19,7 @@ STANDARD = {
     "stop": "stop",
     "presence_penalty": "presence_penalty",
     "frequency_penalty": "frequency_penalty",
+    "logit_bias": "logit_bias",
 }
 """Options that every server takes, and what they are called there."""
 

@@ -43,6 +43,7 @@ class SamplingOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
     `seed` below 0 means a new one for each request; `num_predict` below 0 means until the model stops;
     `repeat_last_n` is in tokens (0 off, -1 the whole context); `temperature` 0 takes the likeliest token.
+    `logit_bias` is what is added to the logits of tokens, before any sampler.
     """
 
     seed: int = -1
@@ -58,6 +59,7 @@ class SamplingOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     stop: tuple[str, ...] = ()
+    logit_bias: dict[int, float] = {}
 
 
 class GivenOptions(SamplingOptions, frozen=True, kw_only=True, omit_defaults=True):

@@ -117,6 +117,10 @@ def test_the_prompt_counts_for_the_penalties(changes: dict[str, Any], expected: 
     assert [found[id] for id in range(3)] == pytest.approx(expected)
 
 
+def test_biases_come_before_all_else() -> None:
+    assert sorted(_apply(_replaced(logit_bias={7: 100.0, 0: -100.0}, top_k=1), LOGITS)) == [7]
+
+
 def test_the_seed_is_the_chains() -> None:
     chain = _chain(SamplingOptions(seed=77))
     assert llama_cpp.llama_sampler_get_seed(chain) == 77
@@ -167,6 +171,7 @@ def test_a_repetition_penalty_changes_the_text(engine: LlamaEngine) -> None:
         _replaced(top_k=6, typical_p=0.8, top_p=0.9, min_p=0.05, temperature=2.0),
         _replaced(repeat_penalty=1.7, frequency_penalty=0.4, presence_penalty=0.3, top_p=0.8),
         _replaced(repeat_penalty=1.7, repeat_last_n=2, min_p=0.1),
+        _replaced(logit_bias={0: 3.5, 7: -4.0}, frequency_penalty=0.4, top_p=0.8),
     ],
 )
 def test_the_sampler_for_other_engines_leaves_the_same(options: SamplingOptions) -> None:

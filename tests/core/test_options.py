@@ -41,7 +41,7 @@ def test_no_options_are_the_defaults() -> None:
 
 def test_every_option_is_covered_here() -> None:
     fields = {*LoadOptions.__struct_fields__, *SamplingOptions.__struct_fields__}
-    assert fields == {*INTEGERS, *FLOATS, "use_mmap", "stop", "backend"}
+    assert fields == {*INTEGERS, *FLOATS, "use_mmap", "stop", "backend", "logit_bias"}
 
 
 def test_the_request_wins_over_the_model_key_by_key() -> None:
@@ -49,6 +49,14 @@ def test_the_request_wins_over_the_model_key_by_key() -> None:
     load, sampling = read_options(model, {"temperature": 0.9, "stop": ["c"], "top_k": None})
     assert load.num_ctx == 100
     assert (sampling.temperature, sampling.stop, sampling.top_k) == (0.9, ("c",), 1)
+
+
+def test_biases_are_numbers_by_numbers_of_tokens() -> None:
+    assert value_of("logit_bias", {"5": 1, "07": -2.5}) == {5: 1.0, 7: -2.5}
+    many = {str(token): 1 for token in range(1025)}
+    for value in ([], {"a": 1}, {"-1": 1}, {"5": "1"}, {"5": True}, {"5": 101}, {"5": math.nan}, many):
+        with pytest.raises(BadRequest, match="logit_bias"):
+            read(logit_bias=value)
 
 
 def test_a_backend_is_a_name() -> None:

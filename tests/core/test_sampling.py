@@ -36,6 +36,11 @@ def test_without_temperature_the_likeliest_token_comes() -> None:
     assert set(draws(5, temperature=0)) == set(draws(5, temperature=-1)) == {0}
 
 
+def test_biases_are_added_to_logits() -> None:
+    assert set(draws(5, temperature=0, logit_bias={5: 100.0})) == {5}
+    assert 0 not in draws(200, seed=1, logit_bias={0: -100.0})
+
+
 def test_draws_are_as_likely_as_they_should_be() -> None:
     found = np.bincount(draws(4000, seed=1), minlength=8) / 4000
     assert found == pytest.approx(np.exp(LOGITS), abs=0.03)

@@ -99,6 +99,17 @@ def test_stop_and_limits(server: Server) -> None:
     assert chat(server, max_tokens=None, max_completion_tokens=4)["usage"]["completion_tokens"] == 4
 
 
+def test_tokens_can_be_wanted_and_unwanted(server: Server) -> None:
+    the = ask(server, "/v1/tokenize", prompt="The", add_special_tokens=False)["tokens"][0]
+    sky = ask(server, "/v1/tokenize", prompt=" sky", add_special_tokens=False)["tokens"][0]
+    plain = chat(server)["choices"][0]["message"]["content"]
+    assert plain.startswith("The sky")
+    without = chat(server, logit_bias={str(the): -100})["choices"][0]["message"]["content"]
+    assert without and not without.startswith("The")
+    again = chat(server, logit_bias={str(sky): 100}, max_tokens=3)["choices"][0]["message"]["content"]
+    assert again == " sky sky sky"
+
+
 def test_logprobs(server: Server) -> None:
     (choice,) = chat(server, logprobs=True, top_logprobs=2, max_tokens=3)["choices"]
     tokens = choice["logprobs"]["content"]
@@ -284,6 +295,9 @@ def test_the_models_own_parameters_stand_before_the_protocols_defaults(shop: Ser
         ({"top_p": 2}, "top_p", "invalid_value"),
         ({"max_tokens": "many"}, "max_tokens", "invalid_type"),
         ({"max_tokens": 10**12}, "max_tokens", "invalid_value"),
+        ({"logit_bias": {"a": 1}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"5": 101}}, "logit_bias[]", "invalid_type"),
+        ({"logit_bias": {"99999999": 1}}, "logit_bias", "invalid_value"),
         ({"stop": 5}, "stop", "invalid_type"),
         ({"stop": ["a", 5]}, "stop[1]", "invalid_type"),
         ({"n": 0}, "n", "invalid_type"),

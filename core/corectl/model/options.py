@@ -64,6 +64,8 @@ MAX_OPTIONS = 256
 MAX_STOPS = 256
 MAX_NAME = 64
 MAX_STOP_LENGTH = 4096
+MAX_BIASES = 1024
+MAX_BIAS = 100.0
 
 
 def read_options(
@@ -129,7 +131,7 @@ def _value(name: str, value: Any) -> Any:
         return value
     if name == "backend":
         return _backend(value)
-    return _stops(value)
+    return _biases(value) if name == "logit_bias" else _stops(value)
 
 
 def _integer(name: str, value: Any) -> int:
@@ -169,3 +171,17 @@ def _stops(value: Any) -> tuple[str, ...]:
     if len(value) > MAX_STOPS or any(len(item) > MAX_STOP_LENGTH for item in value):
         raise BadRequest(f'option "stop" may have {MAX_STOPS} entries of {MAX_STOP_LENGTH} characters')
     return tuple(value)
+
+
+def _biases(value: Any) -> dict[int, float]:
+    """Numbers of tokens, which JSON has as texts, and what is added to their logits."""
+    if not isinstance(value, dict) or len(value) > MAX_BIASES:
+        raise BadRequest(f'option "logit_bias" must be an object of at most {MAX_BIASES} tokens')
+    read = {}
+    for token, bias in value.items():
+        if not (token.isascii() and token.isdigit() and len(token) < 10):
+            raise BadRequest('option "logit_bias" must have numbers of tokens for keys')
+        if isinstance(bias, bool) or not isinstance(bias, int | float):
+            raise BadRequest('option "logit_bias" must have numbers for values')
+        read[int(token)] = float(_within(-MAX_BIAS, MAX_BIAS, "logit_bias", bias))
+    return read

@@ -102,6 +102,9 @@ def _fitted(
         if not 0 <= token < tokenizer.size:
             raise BadRequest(f"context: {token} is not a token of this model (0 to {tokenizer.size - 1})")
 
+    for token in request.sampling.logit_bias:
+        if token >= tokenizer.size:
+            raise BadRequest(f"logit_bias: {token} is not a token of this model (0 to {tokenizer.size - 1})")
     builder = SequenceBuilder(request.prompt, tokenizer, vision, context=request.context)
     fitted = fit(
         builder.placed.prompt,

@@ -1,7 +1,7 @@
 """Draws tokens from logits, for engines whose library leaves that to us. In the runner process.
 
-Each operation is one call over the whole vocabulary, and the samplers come in the documented order: penalties, top_k,
-typical_p, top_p, min_p, temperature, draw.
+Each operation is one call over the whole vocabulary, and the samplers come in the documented order: biases, penalties,
+top_k, typical_p, top_p, min_p, temperature, draw.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ class Sampler:
         penalties = (options.repeat_penalty, options.frequency_penalty, options.presence_penalty)
         self._window: deque[int] = deque(maxlen=window if penalties != (1.0, 0.0, 0.0) else 0)
         self._window.extend(prompt[-window:] if window else ())
+        self._biased = np.fromiter(options.logit_bias, np.intp, len(options.logit_bias))
+        self._biases = np.fromiter(options.logit_bias.values(), np.float32, len(options.logit_bias))
         self._random = np.random.default_rng(options.seed % 2**64 if options.seed >= 0 else None)
 
     def draw(self, logits: Logits) -> int:
         """The next token. `logits` has one value for each token, and is changed."""
-        if self._window:
-            self._penalise(logits)
+        self._adjust(logits)
         if self._options.temperature <= 0:
             token = int(logits.argmax())
         else:
@@ -54,9 +55,14 @@ class Sampler:
 
     def distribution(self, logits: Logits) -> tuple[Tokens, Chances]:
         """The tokens that may come next and how likely each is, if the temperature is not 0. `logits` is changed."""
+        self._adjust(logits)
+        return self._distribution(logits)
+
+    def _adjust(self, logits: Logits) -> None:
+        if len(self._biased):
+            logits[self._biased] += self._biases
         if self._window:
             self._penalise(logits)
-        return self._distribution(logits)
 
     def _penalise(self, logits: Logits) -> None:
         options, counts = self._options, Counter(self._window)
