@@ -54,7 +54,8 @@ def test_the_request_wins_over_the_model_key_by_key() -> None:
 def test_biases_are_numbers_by_numbers_of_tokens() -> None:
     assert value_of("logit_bias", {"5": 1, "07": -2.5}) == {5: 1.0, 7: -2.5}
     many = {str(token): 1 for token in range(1025)}
-    for value in ([], {"a": 1}, {"-1": 1}, {"5": "1"}, {"5": True}, {"5": 101}, {"5": math.nan}, many):
+    wrong: list[Any] = [[], {"a": 1}, {"-1": 1}, {"5": "1"}, {"5": True}, {"5": 101}, {"5": math.nan}, many]
+    for value in wrong:
         with pytest.raises(BadRequest, match="logit_bias"):
             read(logit_bias=value)
 
