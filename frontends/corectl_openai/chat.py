@@ -30,7 +30,7 @@ from corectl_openai.asked import (
 from corectl_openai.choices import open_all, take_all, variants
 from corectl_openai.content import read_messages
 from corectl_openai.errors import error_event
-from corectl_openai.replies import FINGERPRINT, SSE, new_id, reply, said_of, usage_of, wire_logprobs
+from corectl_openai.replies import FINGERPRINT, PING, SSE, new_id, reply, said_of, usage_of, wire_logprobs
 from corectl_openai.schema import ChatRequest
 from corectl_openai.stream import ChatStream, reason_of, wire_calls
 
@@ -70,6 +70,7 @@ async def chat(request: AnyRequest, services: Services, body: ChatRequest) -> Re
         headers=headers,
         encode=streams[0][1],
         encode_error=error_event,
+        ping=PING,
         beside=streams[1:],
     )
 

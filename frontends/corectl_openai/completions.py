@@ -32,7 +32,7 @@ from corectl_openai.asked import load_options, read_keep_alive, sampling_options
 from corectl_openai.choices import open_all, take_all, variants
 from corectl_openai.errors import WrongField, error_event
 from corectl_openai.inputs import Input, Tokens, read_inputs
-from corectl_openai.replies import SSE, Usage, reply, said_of, usage_of
+from corectl_openai.replies import PING, SSE, Usage, reply, said_of, usage_of
 from corectl_openai.schema import MAX_CHOICES, CompletionRequest
 from corectl_openai.text import TextReply, text_choice
 
@@ -75,6 +75,7 @@ async def complete(request: AnyRequest, services: Services, body: CompletionRequ
         headers=headers,
         encode=encoders[0],
         encode_error=error_event,
+        ping=PING,
         beside=list(zip(opened[1:], encoders[1:], strict=True)),
     )
 

@@ -15,6 +15,9 @@ from corectl_openai.errors import JSON
 
 SSE = "text/event-stream"
 DONE = b"data: [DONE]\n\n"
+PING = b": nothing yet\n\n"
+"""A comment, which clients pass over."""
+
 FINGERPRINT = "fp_corectl"
 
 _encoder = msgspec.json.Encoder()
