@@ -18,6 +18,7 @@ from corectl.errors import BadModelFile, BadRequest, CorectlError, NotFound, Rem
 from corectl.model.manifest import CONFIG_TYPE, MediaType
 from corectl.model.name import ModelName
 from corectl.progress import Progress
+from corectl.store.local_file import LocalFile
 from corectl.transfer.offered import MAX_BLOB, MAX_LAYERS, checked_manifest
 from corectl.transfer.partial import PartialFile
 from tests.core.transfer_kit import (
@@ -94,6 +95,23 @@ def test_what_is_there_is_not_fetched_again(origin: FakeOrigin, puller: Puller) 
     steps = [step for step in puller.pull() if step.digest == weights.digest]
     assert steps == [Progress(f"pulling {weights.digest[7:19]}", weights.digest, len(WEIGHTS), len(WEIGHTS))]
     assert len(origin.blob_requests(weights)) == asked
+
+
+def test_a_pull_takes_the_place_of_a_file_elsewhere_that_has_changed(
+    origin: FakeOrigin, puller: Puller, tmp_path: Path
+) -> None:
+    weights = origin.add(WEIGHTS)
+    origin.publish(weights)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(WEIGHTS)
+    with LocalFile.open(elsewhere) as file:
+        puller.catalog.blobs.refer(file, weights.digest)
+    puller.pull()
+    assert not origin.blob_requests(weights)
+    elsewhere.write_bytes(b"other")
+    puller.pull()
+    assert not puller.path(weights).is_symlink() and puller.path(weights).read_bytes() == WEIGHTS
+    assert elsewhere.read_bytes() == b"other" and puller.leftovers() == []
 
 
 def test_layers_that_only_the_predecessor_needed_are_removed(origin: FakeOrigin, puller: Puller) -> None:

@@ -61,12 +61,16 @@ class Source:
 
 
 class Download:
-    """Fetches one blob. `report` is told how many bytes are noted as being there, and of how many."""
+    """Fetches one blob. `report` is told how many bytes are noted as being there, and of how many.
+
+    `exists` says whether the store has the blob by now, and may block.
+    """
 
     def __init__(
         self,
         layer: Layer,
         blob: PartialFile,
+        exists: Callable[[], bool],
         source: Source,
         rules: Rules,
         pool: Executor,
@@ -74,6 +78,7 @@ class Download:
     ) -> None:
         self._layer = layer
         self._file = blob
+        self._exists = exists
         self._source = source
         self._rules = rules
         self._report = report
@@ -105,7 +110,7 @@ class Download:
             parts = await self._workers.run(lambda: self._file.notes.read(self._size)) or []
             self._tell(sum(part.completed for part in parts))
             await asyncio.sleep(WAIT_SECONDS)
-        if not self._file.blob.is_file():
+        if not await self._workers.run(self._exists):
             return True
         self._file.discard()
         self._file.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 
@@ -80,7 +81,8 @@ class Downloads:
         try:
             source = Source(self._http, lambda: session.locate(layer))
             file = PartialFile(self._blobs.path_of(layer.digest))
-            await Download(layer, file, source, self._rules, self._pool, shared.tell).run()
+            exists = partial(self._blobs.exists, layer.digest)
+            await Download(layer, file, exists, source, self._rules, self._pool, shared.tell).run()
         finally:
             self._forget(layer.digest, shared)
 
