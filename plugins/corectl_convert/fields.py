@@ -27,6 +27,10 @@ class Fields:
     def has(self, key: str) -> bool:
         return self._values.get(key) is not None
 
+    def says_null(self, key: str) -> bool:
+        """Whether null is there. In configurations it often says that there is none of something."""
+        return key in self._values and self._values[key] is None
+
     def names(self) -> list[str]:
         return list(self._values)
 

@@ -88,8 +88,19 @@ def recipe(config: dict[str, Any], **changes: Any) -> Recipe:
 def test_a_context_ends_with_the_window_that_llama_cpp_does_not_have() -> None:
     assert recipe(MISTRAL).metadata["context_length"] == 4096
     assert recipe(MISTRAL, sliding_window=None).metadata["context_length"] == 32768
+    assert recipe(MISTRAL, max_position_embeddings=2048).metadata["context_length"] == 2048
     assert recipe(QWEN).metadata["context_length"] == 32768
     assert recipe(QWEN, use_sliding_window=True).metadata["context_length"] == 4096
+
+
+@pytest.mark.parametrize(
+    ("name", "length"),
+    [("MistralForCausalLM", 4096), ("MistralModel", 4096), ("MixtralForCausalLM", 32768)],
+)
+def test_a_window_that_is_left_out_is_that_of_transformers(name: str, length: int) -> None:
+    """Mistral has one then, Mixtral none."""
+    without = {key: value for key, value in MISTRAL.items() if key != "sliding_window"}
+    assert recipe(without, architectures=[name]).metadata["context_length"] == length
 
 
 def test_what_gemma2_says_is_in_its_keys() -> None:
@@ -98,6 +109,12 @@ def test_what_gemma2_says_is_in_its_keys() -> None:
     assert metadata["final_logit_softcapping"] == 30.0
     assert metadata["attention.sliding_window"] == 4096
     assert metadata["attention.key_length"] == 128
+
+
+def test_caps_that_gemma2_leaves_out_are_known() -> None:
+    caps = ("attn_logit_softcapping", "final_logit_softcapping")
+    metadata = recipe({key: value for key, value in GEMMA2.items() if key not in caps}).metadata
+    assert [metadata[key] for key in caps] == [50.0, 30.0]
 
 
 def test_what_gemma3_leaves_out_is_known() -> None:
@@ -136,6 +153,8 @@ def test_phi4_mini_turns_a_part_of_each_head() -> None:
         (GEMMA2, {"layer_types": ["full_attention"] * 46}, "layer_types"),
         (GEMMA2, {"hidden_activation": "silu"}, "hidden_activation"),
         (GEMMA2, {"tie_word_embeddings": False}, "tie_word_embeddings"),
+        (GEMMA2, {"attn_logit_softcapping": None}, "attn_logit_softcapping"),
+        (GEMMA2, {"final_logit_softcapping": None}, "final_logit_softcapping"),
         (
             GEMMA3,
             {"text_config": {**GEMMA3["text_config"], "sliding_window_pattern": 3}},

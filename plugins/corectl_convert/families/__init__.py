@@ -7,7 +7,7 @@ import msgspec
 from corectl.errors import BadModelFile, NotSupported
 from corectl_convert.families.bert import bert, nomic_bert, roberta
 from corectl_convert.families.gemma import gemma, gemma2, gemma3
-from corectl_convert.families.llama import llama, mixtral
+from corectl_convert.families.llama import llama, mistral, mixtral
 from corectl_convert.families.phi import phi3
 from corectl_convert.families.qwen import qwen2, qwen3
 from corectl_convert.fields import Fields
@@ -16,8 +16,8 @@ from corectl_convert.recipe import Describe, Recipe
 FAMILIES: dict[str, Describe] = {
     "LlamaForCausalLM": llama,
     "LlamaModel": llama,
-    "MistralForCausalLM": llama,
-    "MistralModel": llama,
+    "MistralForCausalLM": mistral,
+    "MistralModel": mistral,
     "MixtralForCausalLM": mixtral,
     "GemmaForCausalLM": gemma,
     "Gemma2ForCausalLM": gemma2,

@@ -63,6 +63,9 @@ def gemma2(config: Fields) -> Recipe:
     size = sizes(config, heads=8, groups=4, head=256)
     _check_scale(config, "gemma2", size)
     _check_windows(config, size, 2)
+    for key in ("attn_logit_softcapping", "final_logit_softcapping"):
+        if config.says_null(key):
+            raise NotSupported(f"config.json: {key} is null, and llama.cpp has no Gemma 2 without it")
     metadata: dict[str, Value] = {
         "attn_logit_softcapping": config.real("attn_logit_softcapping", 50.0, least=1e-3),
         "final_logit_softcapping": config.real("final_logit_softcapping", 30.0, least=1e-3),

@@ -12,6 +12,9 @@ from corectl_convert.rope import rope
 LAYERS = 1024
 """Most layers."""
 
+MISTRAL_WINDOW = 4096
+"""What transformers has for a Mistral model that says nothing."""
+
 PREFIXES = ("model.",)
 IGNORED = (r"rotary_emb\.inv_freq$", r"\.attention\.(masked_)?bias$")
 
@@ -149,9 +152,15 @@ def _common(config: Fields, feed_forward: dict[str, Weight], size: Sizes, extra:
 
 
 def llama(config: Fields) -> Recipe:
-    """Llama, and Mistral, which differs by its window."""
     size = within_window(config, sizes(config))
     return _common(config, gated_weights(size), size, {})
+
+
+def mistral(config: Fields) -> Recipe:
+    """Llama with a window, also where the configuration leaves it out; null says that there is none."""
+    if not config.says_null("sliding_window"):
+        config = config.over(Fields(config.file, {"sliding_window": MISTRAL_WINDOW}))
+    return llama(config)
 
 
 def mixtral(config: Fields) -> Recipe:
