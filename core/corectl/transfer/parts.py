@@ -12,7 +12,6 @@ import msgspec
 from corectl.transfer.rules import Rules
 
 MAX_NOTE = 1024
-MAX_PARTS = 4096
 
 
 class Part(msgspec.Struct, rename={"n": "N", "offset": "Offset", "size": "Size", "completed": "Completed"}):
