@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ class Sender:
 
     def __init__(self, parts: Iterable[bytes], *, leaves: bool = False) -> None:
         parts = list(parts)
+        self.headers: dict[str, str] = {}
         self.taken = 0
         self._messages: list[dict[str, Any]] = [
             {"type": "http.request", "body": part, "more_body": leaves or number < len(parts)}
@@ -203,3 +205,33 @@ def test_any_json_object_gives_a_value_or_a_typed_error(value: dict[str, Any]) -
         assert isinstance(decode(json.dumps(value).encode(), Body), Body)
     except CorectlError as exc:
         assert exc.status == 400
+
+
+def compressed(data: bytes, encoding: str = "zstd") -> Sender:
+    sender = Sender([data[:7], data[7:]])
+    sender.headers["content-encoding"] = encoding
+    return sender
+
+
+def test_bodies_may_be_compressed() -> None:
+    body = b'{"model": "m"}'
+    assert read(compressed(zstandard.compress(body), "ZSTD")) == body
+    assert read(compressed(zstandard.compress(body) * 2)) == body * 2, "several frames"
+    assert read(compressed(body, "identity")) == body
+
+
+def test_what_a_compressed_body_becomes_is_bounded() -> None:
+    bomb = zstandard.compress(b" " * 2**26)
+    assert len(bomb) < 10_000
+    with pytest.raises(TooLarge):
+        read(compressed(bomb), 10_000)
+    wide = zstandard.ZstdCompressionParameters(window_log=27, write_content_size=False)
+    with pytest.raises(BadRequest, match="zstd"):
+        far = zstandard.ZstdCompressor(compression_params=wide).compressobj()
+        read(compressed(far.compress(b"{}") + far.flush()))
+
+
+@pytest.mark.parametrize(("data", "encoding"), [(b"{}", "zstd"), (b"{}", "gzip"), (b"{}", "zstd, gzip")])
+def test_other_encodings_are_refused(data: bytes, encoding: str) -> None:
+    with pytest.raises(BadRequest):
+        read(compressed(data, encoding))

@@ -12,6 +12,7 @@ import msgspec
 from litestar import Request
 
 from corectl.errors import BadRequest, Canceled, TooLarge, TooSlow
+from corectl.server.encodings import decompressed
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -39,7 +40,10 @@ _object = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
 async def read_body(request: AnyRequest, limit: int) -> bytes:
-    """The whole body, of at most `limit` bytes. Raises `TooLarge`, or `Canceled` if the client leaves meanwhile."""
+    """The whole body, of at most `limit` bytes, also when it has been decompressed.
+
+    Raises `TooLarge`, `BadRequest` for an encoding that is not taken, and `Canceled` if the client leaves meanwhile.
+    """
     parts: list[bytes] = []
     size = 0
     async for part in stream_body(request.receive):
@@ -52,7 +56,10 @@ async def read_body(request: AnyRequest, limit: int) -> bytes:
             parts.clear()
     if size > limit:
         raise TooLarge(f"request body is larger than {limit} bytes, which is this server's limit (max_body)")
-    return b"".join(parts)
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        return b"".join(parts)
+    return await asyncio.to_thread(decompressed, b"".join(parts), encoding, limit)
 
 
 async def stream_body(receive: Callable[[], Awaitable[Any]]) -> AsyncIterator[bytes]:
