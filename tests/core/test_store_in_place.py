@@ -18,6 +18,7 @@ from corectl.store.blobs import BlobStore
 from corectl.store.catalog import Catalog
 from corectl.store.local_file import LocalFile
 from corectl.store.references import Reference
+from corectl.transfer.partial import PartialFile
 from tests.core.test_store import HELLO, add, digest_of, name
 
 
@@ -44,6 +45,10 @@ def refer(catalog: Catalog, source: Path, model: str = "m") -> None:
 
 def all_files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+
+
+def open_files() -> set[str]:
+    return {path.name for path in Path("/dev/fd").iterdir()}
 
 
 def test_a_file_is_used_where_it_lies(catalog: Catalog, source: Path) -> None:
@@ -299,6 +304,48 @@ def test_without_locks_a_hold_counts_for_a_week(tmp_path: Path, monkeypatch: pyt
     os.utime(folder / "hold", (time.time() - 8 * 86400,) * 2)
     catalog.discard([HELLO])
     assert all_files(tmp_path) == set()
+
+
+def test_one_server_works_on_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(errno.ENOTSUP, "not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    catalog = Catalog(tmp_path)
+    add(catalog, "m", b"hello")
+    with catalog.holding([HELLO]):
+        catalog.delete(name("m"))
+        assert catalog.blobs.exists(HELLO)
+    partial = PartialFile(catalog.blobs.path_of(digest_of(b"other")))
+    assert partial.open()
+    partial.write([b"other"], 0)
+    partial.adopt()
+    partial.close()
+    assert catalog.blobs.exists(digest_of(b"other"))
+
+
+@pytest.mark.parametrize("reason", [errno.EWOULDBLOCK, errno.EIO])
+def test_a_partial_file_that_is_not_taken_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(reason, "refused")
+
+    def fail(*args: object) -> bool:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(os.path, "samestat", fail)
+    partial = PartialFile(tmp_path / "blob")
+    before = open_files()
+    if reason == errno.EWOULDBLOCK:
+        assert not partial.open()
+    else:
+        with pytest.raises(OSError, match="broken"):
+            partial.open()
+    assert open_files() == before
 
 
 def test_a_store_that_cannot_be_written_to_is_served(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import logging
 import os
@@ -22,6 +21,7 @@ import msgspec
 from corectl.errors import BadRequest
 from corectl.store.disk import clone, sync_directory
 from corectl.store.local_file import LocalFile
+from corectl.store.lock import claim
 from corectl.store.references import Reference, References
 
 _log = logging.getLogger(__name__)
@@ -46,18 +46,10 @@ class StoredBlob(msgspec.Struct, frozen=True):
 
 @contextmanager
 def _claimed(folder: Path) -> Iterator[bool]:
-    """Locks a folder for this process, for as long as it lives; False if another one has done so.
-
-    Where there are no such locks the folder counts as free.
-    """
+    """Locks a folder for this process, for as long as it lives; False if another one has done so. See `claim`."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            yield error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
-        else:
-            yield True
+        yield claim(descriptor)
     finally:
         os.close(descriptor)
 

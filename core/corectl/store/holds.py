@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from corectl.store.lock import claim
+
 _GUESS_S = 7 * 86400.0
 """Seconds after which a hold counts as left behind on a file system that has no locks."""
 
@@ -32,7 +34,7 @@ class Holds:
         self._folder.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=self._folder)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            claim(descriptor)
             os.write(descriptor, "".join(f"{digest}\n" for digest in digests).encode())
             yield
         finally:

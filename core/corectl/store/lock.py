@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
 from pathlib import Path
 from types import TracebackType
+
+
+def claim(descriptor: int) -> bool:
+    """Locks an open file or folder for this process until it is closed; False if another one has done so.
+
+    Where the file system has no locks it counts as free.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
 
 
 class StoreLock:

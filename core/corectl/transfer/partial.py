@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from corectl.store.disk import sync_directory
+from corectl.store.lock import claim
 from corectl.transfer.parts import Notes, Part, plan
 from corectl.transfer.rules import Rules
 
@@ -42,16 +42,15 @@ class PartialFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever had it may have made it a blob, or removed it, since it was opened.
-            mine = os.path.samestat(os.fstat(descriptor), self.path.stat())
-        except (BlockingIOError, FileNotFoundError):
-            mine = False
-        if not mine:
-            os.close(descriptor)
+            if claim(descriptor) and os.path.samestat(os.fstat(descriptor), self.path.stat()):
+                self._descriptor = descriptor
+        except FileNotFoundError:
             return False
-        self._descriptor = descriptor
-        return True
+        finally:
+            if self._descriptor != descriptor:
+                os.close(descriptor)
+        return self._descriptor == descriptor
 
     def close(self) -> None:
         if self._descriptor >= 0:
