@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from corectl.errors import RemoteError
+from corectl.errors import NotFound, RemoteError
 from corectl.model.manifest import Layer, MediaType
 from corectl.model.name import ModelName
 from corectl.registry.remote import Location
@@ -325,6 +325,33 @@ def test_an_address_that_is_always_refused(origin: FakeOrigin, puller: Puller, l
     origin.faults.append(refused)
     _, error = failure_of(puller)
     assert isinstance(error, RemoteError) and error.message == "max retries exceeded: 403: no"
+
+
+def test_a_registry_that_fails_when_it_is_asked_again(
+    origin: FakeOrigin, registry: FakeRegistry, puller: Puller, layer: Layer
+) -> None:
+    registry.locating = [RemoteError("503: out of order"), RemoteError("429: slowly")]
+    origin.faults.append(once(half, layer))
+    check(puller, layer)
+    assert not registry.locating
+
+
+def test_a_registry_that_keeps_failing_when_it_is_asked_again(
+    origin: FakeOrigin, registry: FakeRegistry, puller: Puller, layer: Layer
+) -> None:
+    registry.locating = [RemoteError("503: out of order")] * 1000
+    origin.faults.append(once(half, layer, times=1000))
+    _, error = failure_of(puller)
+    assert isinstance(error, RemoteError) and error.message == "max retries exceeded: 503: out of order"
+
+
+def test_a_registry_that_has_lost_the_blob_is_asked_no_more(
+    origin: FakeOrigin, registry: FakeRegistry, puller: Puller, layer: Layer
+) -> None:
+    registry.locating = [NotFound("file does not exist")]
+    origin.faults.append(once(half, layer, times=1000))
+    _, error = failure_of(puller)
+    assert isinstance(error, NotFound) and not registry.locating
 
 
 def redirecting(target: str, layer: Layer) -> Callable[[Reply], bool]:

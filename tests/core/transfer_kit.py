@@ -181,6 +181,8 @@ class FakeRegistry:
         self.origin = origin
         self.here: dict[str, bytes | Path] = {}
         self.located: list[str] = []
+        self.locating: list[Exception] = []
+        """What goes wrong when a registry is asked again where a blob is, in this order."""
         self.headers = {"authorization": "Bearer secret"}
 
     def session(self, origin: Origin, http: httpx.AsyncClient) -> RegistrySession:
@@ -202,7 +204,10 @@ class _Session:
         return Offer(manifest=answer.body, here=self._registry.here)
 
     async def locate(self, layer: Layer) -> Location:
+        again = layer.digest in self._registry.located
         self._registry.located.append(layer.digest)
+        if again and self._registry.locating:
+            raise self._registry.locating.pop(0)
         url = f"{self._registry.origin.url}/blobs/{layer.digest}"
         return Location(url=url, headers=self._registry.headers)
 

@@ -64,7 +64,10 @@ class RegistrySession(Protocol):
         ...
 
     async def locate(self, layer: Layer) -> Location:
-        """Where a blob is fetched now. Asked again when an address has expired, so it must not be cached for long."""
+        """Where a blob is fetched now. Asked again after a try that has failed, so it must not be cached for long.
+
+        `RemoteError` counts as such a try; any other error ends the pull.
+        """
         ...
 
 

@@ -50,9 +50,13 @@ class Source:
         self._lock = asyncio.Lock()
 
     async def location(self) -> Location:
+        """Raises `Broken` where the registry fails to say it, which it may do the next time."""
         async with self._lock:
             if self._location is None:
-                self._location = await self._locate()
+                try:
+                    self._location = await self._locate()
+                except RemoteError as exc:
+                    raise Broken(exc.message) from exc
             return self._location
 
     def expire(self, location: Location) -> None:
