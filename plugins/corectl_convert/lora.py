@@ -29,6 +29,9 @@ NAMES = ("adapter_model.safetensors", "adapters.safetensors")
 BASES = ("llama", "gemma", "gemma2", "gemma3", "phi3", "qwen2", "qwen3")
 """Architectures of models that an adapter is converted for."""
 
+BEGINNINGS = ("gaussian", "eva", "orthogonal", "mica")
+"""Ways to begin a training that leave the weights of the model as they are, by PEFT's names."""
+
 MAX_RANK = 1 << 14
 
 _PEFT = re.compile(r"(?:base_model\.model\.)?(?P<name>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
@@ -52,7 +55,10 @@ class Style(msgspec.Struct, frozen=True):
     config: Fields
 
     def scale(self, name: str, rank: int) -> float:
-        """By what the product of the two factors is multiplied, for a module of a name."""
+        """By what the product of the two factors is multiplied, for a module of a name.
+
+        In PEFT the first pattern that matches counts.
+        """
         if self.mlx:
             return self.config.section("lora_parameters").real("scale", 20.0, least=-1e6, most=1e6)
         alpha = self.config.real("lora_alpha", 8.0, least=-1e6, most=1e6)
@@ -64,6 +70,7 @@ class Style(msgspec.Struct, frozen=True):
                 )
             if name == pattern or name.endswith(f".{pattern}"):
                 alpha = section.real(pattern, least=-1e6, most=1e6)
+                break
         return alpha / (math.sqrt(rank) if self.config.flag("use_rslora", False) else rank)
 
 
@@ -143,9 +150,23 @@ def _check_peft(config: Fields) -> None:
     for key in ("use_dora", "fan_in_fan_out", "use_qalora"):
         if config.flag(key, False):
             raise NotSupported(f"{CONFIG}: an adapter with {key} cannot be converted")
-    for key in ("modules_to_save", "trainable_token_indices", "megatron_config"):
+    for key in (
+        "modules_to_save",
+        "trainable_token_indices",
+        "megatron_config",
+        "alora_invocation_tokens",
+        "layer_replication",
+    ):
         if config.get(key):
             raise NotSupported(f"{CONFIG}: an adapter with {key} cannot be converted")
+    beginning = config.get("init_lora_weights")
+    if beginning is not None and not isinstance(beginning, bool):
+        name = config.text("init_lora_weights")
+        if name.lower() not in BEGINNINGS:
+            raise NotSupported(
+                f"{CONFIG}: init_lora_weights {name!r:.40}: the adapter belongs to weights that were changed when "
+                "its training began, and cannot be converted"
+            )
     if config.text("bias", "none") != "none":
         raise NotSupported(f"{CONFIG}: an adapter with bias cannot be converted")
 

@@ -118,6 +118,12 @@ def rank_of(name: str) -> int:
             {"alpha_pattern": {"q_proj": 1.0, "mlp.down_proj": 9.0}},
             lambda name: {"self_attn.q_proj": 1.0, "mlp.down_proj": 9.0}.get(name, ALPHA) / rank_of(name),
         ),
+        (
+            {"alpha_pattern": {"self_attn.q_proj": 1.0, "q_proj": 9.0}},
+            lambda name: {"self_attn.q_proj": 1.0}.get(name, ALPHA) / rank_of(name),
+        ),
+        ({"init_lora_weights": "gaussian"}, lambda name: ALPHA / rank_of(name)),
+        ({"init_lora_weights": False}, lambda name: ALPHA / rank_of(name)),
     ],
 )
 def test_an_adapter_of_peft_is_the_model_with_it_worked_in(
@@ -151,6 +157,14 @@ def test_what_it_is_stands_in_its_header(tmp_path: Path, base: Path) -> None:
         ({"bias": "all"}, NotSupported, "bias"),
         ({"modules_to_save": ["lm_head"]}, NotSupported, "modules_to_save"),
         ({"alpha_pattern": {".*q_.*": 1}}, NotSupported, "alpha_pattern"),
+        ({"alora_invocation_tokens": [1, 2]}, NotSupported, "alora_invocation_tokens"),
+        ({"layer_replication": [[0, 1], [0, 1]]}, NotSupported, "layer_replication"),
+        ({"init_lora_weights": "pissa"}, NotSupported, "init_lora_weights 'pissa'"),
+        ({"init_lora_weights": "pissa_niter_4"}, NotSupported, "init_lora_weights 'pissa_niter_4'"),
+        ({"init_lora_weights": "olora"}, NotSupported, "init_lora_weights 'olora'"),
+        ({"init_lora_weights": "corda"}, NotSupported, "init_lora_weights 'corda'"),
+        ({"init_lora_weights": "loftq"}, NotSupported, "init_lora_weights 'loftq'"),
+        ({"init_lora_weights": [1]}, BadModelFile, "init_lora_weights"),
         ({"lora_alpha": "much"}, BadModelFile, "lora_alpha"),
         ({"lora_alpha": 1e300}, BadModelFile, "lora_alpha"),
         ({"peft_type": None}, BadModelFile, "peft_type"),
