@@ -191,11 +191,11 @@ def metaspace() -> Tokenizer:
     return tokenizer
 
 
-def wordpiece(*, lowercase: bool = True) -> Tokenizer:
-    """BERT's."""
+def wordpiece(*, lowercase: bool = True, accents: bool | None = None) -> Tokenizer:
+    """BERT's. Without a word about `accents` they are stripped where upper case is."""
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS]
     tokenizer = Tokenizer(models.WordPiece({token: id for id, token in enumerate(tokens)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=accents)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.add_special_tokens(tokens[:5])
     tokenizer.post_processor = processors.TemplateProcessing(

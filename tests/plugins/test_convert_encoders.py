@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corectl.errors import NotSupported
+from corectl.errors import BadModelFile, CorectlError, NotSupported
 from corectl.model.gguf import read_header
 from corectl.runner.engine import Passage
 from tests.backends.conftest import load
@@ -147,19 +147,27 @@ def test_a_checkpoint_for_training_is_as_good(tmp_path: Path) -> None:
     assert_same(tmp_path / "m", model.bert, "Bert")
 
 
+def with_words(folder: Path, tokenizer: Any, **says: Any) -> None:
+    """With vocab.txt instead of tokenizer.json, and with what tokenizer_config.json says."""
+    (folder / "tokenizer.json").unlink()
+    tokens = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token, _ in tokens), "utf-8")
+    write_json(folder / "tokenizer_config.json", says)
+
+
 @pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("accents", [None, True, False])
 @pytest.mark.parametrize("words", [True, False])
-def test_word_pieces_are_those_of_the_library(tmp_path: Path, lowercase: bool, words: bool) -> None:
+def test_word_pieces_are_those_of_the_library(
+    tmp_path: Path, lowercase: bool, accents: bool | None, words: bool
+) -> None:
     """From tokenizer.json, or from vocab.txt."""
     written(tmp_path / "m", "Bert")
-    tokenizer = wordpiece(lowercase=lowercase)
+    tokenizer = wordpiece(lowercase=lowercase, accents=accents)
     tokenizer.save(str(tmp_path / "m/tokenizer.json"))
     if words:
-        (tmp_path / "m/tokenizer.json").unlink()
-        tokens = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-        (tmp_path / "m/vocab.txt").write_text("".join(f"{token}\n" for token, _ in tokens), "utf-8")
-        write_json(tmp_path / "m/tokenizer_config.json", {"do_lower_case": lowercase})
-    texts = ("Hello WORLD, unaffable.", "hello the skys", "thé [MASK] a.", "漢字 is blue", "")
+        with_words(tmp_path / "m", tokenizer, do_lower_case=lowercase, strip_accents=accents)
+    texts = ("Hello WORLD, unaffable.", "hello the skys", "thé [MASK] a.", "hé Thé", "漢字 is blue", "")
     found, _ = vectors(converted(tmp_path / "m"), texts)
     assert found == [tokenizer.encode(text).ids for text in texts]
 
@@ -178,6 +186,24 @@ def test_what_llama_cpp_does_not_compute_is_refused(
     written(tmp_path / "m", "Bert")
     change_json(tmp_path / "m/config.json", **changes)
     with pytest.raises(NotSupported, match=said):
+        converted(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("says", "error", "said"),
+    [
+        ({"tokenize_chinese_chars": False}, NotSupported, "tokenize_chinese_chars"),
+        ({"tokenize_chinese_chars": "no"}, BadModelFile, "tokenizer_config.json: tokenize_chinese_chars"),
+        ({"strip_accents": 1}, BadModelFile, "tokenizer_config.json: strip_accents"),
+        ({"do_lower_case": "no"}, BadModelFile, "tokenizer_config.json: do_lower_case"),
+    ],
+)
+def test_what_is_said_of_words_is_refused_where_it_cannot_be(
+    tmp_path: Path, says: dict[str, Any], error: type[CorectlError], said: str
+) -> None:
+    written(tmp_path / "m", "Bert")
+    with_words(tmp_path / "m", wordpiece(), **says)
+    with pytest.raises(error, match=said):
         converted(tmp_path / "m")
 
 

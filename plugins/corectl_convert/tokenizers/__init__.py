@@ -48,9 +48,8 @@ def _vocabulary(files: ModelFiles, recipe: Recipe) -> tuple[Vocabulary, Around |
         data = files.read(protobuf.NAME, protobuf.MAX_FILE)
         return sentencepiece.from_model(data, _added(files, config), recipe.vocabulary), None
     if wordpiece.WORDS in files.named:
-        lowercase = config.get("do_lower_case", True) is not False
         data = files.read(wordpiece.WORDS, MAX_WORDS)
-        return wordpiece.from_words(data, recipe.vocabulary, lowercase=lowercase), None
+        return wordpiece.from_words(data, recipe.vocabulary, Fields(CONFIG, config)), None
     raise BadModelFile(why_not(files))
 
 

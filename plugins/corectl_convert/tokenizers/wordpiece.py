@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from corectl.errors import BadModelFile, NotSupported
+from corectl_convert.fields import Fields
 from corectl_convert.recipe import Value
 from corectl_convert.tokenizers.bpe import ids_of
 from corectl_convert.tokenizers.file import NAME, TokenizerFile, refused, steps
@@ -35,15 +36,19 @@ def from_json(file: TokenizerFile, size: int) -> Vocabulary:
     return _vocabulary(NAME, ids_of(file.model), file.model.unk_token, file.added_tokens, size, extra)
 
 
-def from_words(data: bytes, size: int, *, lowercase: bool) -> Vocabulary:
-    """From vocab.txt, which has a token in each line."""
+def from_words(data: bytes, size: int, says: Fields) -> Vocabulary:
+    """From vocab.txt, which has a token in each line, and what tokenizer_config.json `says` of texts."""
+    if not says.flag("tokenize_chinese_chars", True):
+        raise NotSupported(f"{says.file}: llama.cpp has no WordPiece with tokenize_chinese_chars false")
+    lowercase = says.flag("do_lower_case", True)
+    normalised = _normalised(lowercase, says.flag("strip_accents", lowercase))
     words = data.decode("utf-8", "replace").split("\n")
     words = [word.rstrip("\r") for word in (words[:-1] if words[-1] == "" else words)]
     if len(set(words)) < len(words):
         raise BadModelFile(f"{WORDS} has a token twice")
     ids = {word: id for id, word in enumerate(words)}
     added = [Added(ids[word], word, special=True) for word in SPECIAL if word in ids]
-    return _vocabulary(WORDS, ids, "[UNK]", added, size, _normalised(lowercase, None))
+    return _vocabulary(WORDS, ids, "[UNK]", added, size, normalised)
 
 
 def _normalised(lowercase: bool, accents: object) -> dict[str, Value]:
