@@ -2,7 +2,8 @@
 
 CorectlError                    500 internal
 ├── BadRequest                  400 the request is wrong; names the field
-│   └── BadModelFile            400 a model file is damaged, hostile or of an unknown format
+│   ├── BadModelFile            400 a model file is damaged, hostile or of an unknown format
+│   └── TooLong                 400 the prompt does not fit its context, and may not be cut
 ├── Unauthorized                401 a registry or another server wants to know who is there
 ├── Forbidden                   403
 ├── NotFound                    404
@@ -47,6 +48,10 @@ class BadRequest(CorectlError):
 
 class BadModelFile(BadRequest):
     code = "bad_model_file"
+
+
+class TooLong(BadRequest):
+    code = "context_length_exceeded"
 
 
 class Unauthorized(CorectlError):

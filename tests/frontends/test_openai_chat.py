@@ -348,3 +348,11 @@ def test_a_model_that_is_not_here(server: Server) -> None:
         "param": "model",
         "code": "model_not_found",
     }
+
+
+def test_a_message_that_is_cut_is_said(shop: Server) -> None:
+    shop.client.post("/api/copy", json={"source": MODEL, "destination": "openai-tight"})
+    long = [{"role": "user", "content": "word " * 600}]
+    body = {"model": "openai-tight", "messages": long, "num_ctx": 256, "max_tokens": 1}
+    cut = chat(shop, **body)
+    assert cut["context_fit"]["dropped_tokens"] > 0

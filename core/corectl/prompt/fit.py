@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from corectl.errors import BadRequest
+from corectl.errors import BadRequest, TooLong
 from corectl.messages import ChatPrompt, Prompt
 from corectl.prompt.budget import OutOfTime, rendering_budget
 
@@ -97,7 +97,7 @@ def fit(
     if fitter.fits(best):
         return Fitted(tokens=best.tokens or [], text=best.text, dropped_messages=best.dropped_messages)
     if not shift:
-        raise BadRequest(
+        raise TooLong(
             "the prompt is longer than the context length currently available to the model; shorten the "
             "prompt, adjust the context length in settings, or use a model with a longer context length"
         )
@@ -130,7 +130,7 @@ def _whole(prompt: Prompt, fitter: _Fitter, truncate: bool) -> _Trial:
     trial = fitter.trial(prompt)
     if truncate or fitter.fits(trial):
         return trial
-    raise BadRequest(
+    raise TooLong(
         f"request ({_count(trial, fitter)} tokens) exceeds the available context size ({fitter.num_ctx} tokens), "
         "try increasing it"
     )

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from corectl.errors import BadRequest, NotSupported
+from corectl.errors import BadRequest, NotSupported, TooLong
 from corectl.messages import Embedding, Template, TextPrompt, Vectors
 from corectl.prompt.render import render
 from corectl.runner.bounds import check_texts
@@ -39,7 +39,7 @@ def prepare_embedding(id: int, request: Embedding, tokenizer: Tokenizer, info: E
             raise BadRequest("input: a text is empty, and this model has no tokens that stand for that")
         if len(tokens) > limit:
             if not request.truncate:
-                raise BadRequest(
+                raise TooLong(
                     "the input length exceeds the context length: "
                     f"input {number} has {len(tokens)} tokens, and {limit} fit"
                 )

@@ -1,0 +1,142 @@
+"""How events become the chunks of a streamed chat, and errors their objects."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from corectl.errors import (
+    BadRequest,
+    Busy,
+    CorectlError,
+    Forbidden,
+    NotFound,
+    NotSupported,
+    RemoteError,
+    RunnerDied,
+    TooLarge,
+    TooLong,
+    Unauthorized,
+)
+from corectl.messages import Delta, Finish, Fit, Logprob, Notice, TokenLogprob, ToolCallDelta, Usage
+from corectl.server.context import Clock
+from corectl_openai.errors import error_body, error_event
+from corectl_openai.stream import ChatStream
+
+LOGPROB = Logprob(TokenLogprob("a", -0.5, b"a"), ())
+
+
+def finish(reason: str = "stop", *notices: Notice, **fit: int) -> Finish:
+    usage = Usage(prompt_tokens=3, cached_tokens=1, output_tokens=2)
+    return Finish(reason=reason, usage=usage, fit=Fit(num_ctx=64, **fit), notices=notices)
+
+
+def stream(choices: int = 1, *, usage: bool = False) -> ChatStream:
+    return ChatStream("m", 1, Clock(), choices=choices, usage=usage)
+
+
+def chunks(data: bytes) -> list[Any]:
+    found = [event.removeprefix("data: ") for event in data.decode().split("\n\n")[:-1]]
+    return [json.loads(text) if text != "[DONE]" else text for text in found]
+
+
+def deltas(reply: ChatStream, *events: Delta | Finish) -> list[Any]:
+    data = b"".join(reply.choices[0].encode(event) for event in events)
+    return [chunk["choices"][0]["delta"] if "choices" in chunk else chunk for chunk in chunks(data)[:-1]]
+
+
+def test_the_role_comes_once() -> None:
+    assert deltas(stream(), Delta('"a\n'), Delta("b"), finish()) == [
+        {"role": "assistant", "content": '"a\n'},
+        {"content": "b"},
+        {},
+    ]
+    assert deltas(stream(), finish()) == [{"role": "assistant", "content": ""}, {}], "also to an empty reply"
+
+
+def test_thoughts_text_and_calls_come_in_chunks_of_their_own() -> None:
+    call = ToolCallDelta(0, "call_1", "f", '{"a": 1}', True)
+    reply = stream()
+    first, second, third = chunks(reply.choices[0].encode(Delta("text", (LOGPROB,), "thought", (call,))))
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": "", "reasoning": "thought"}
+    assert first["choices"][0]["logprobs"] == {
+        "content": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}]
+    }
+    assert second["choices"][0]["delta"] == {"content": "text"} and "logprobs" not in second["choices"][0]
+    assert third["choices"][0]["delta"]["tool_calls"] == [
+        {"id": "call_1", "index": 0, "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    ]
+    end, done = chunks(reply.choices[0].encode(finish()))
+    assert end["choices"][0]["finish_reason"] == "tool_calls" and done == "[DONE]"
+
+
+def test_pieces_of_a_call_are_held_until_it_is_complete() -> None:
+    reply = stream().choices[0]
+    assert reply.encode(Delta("", (), "", (ToolCallDelta(0, "call_1", "f"),))) == b""
+    assert reply.encode(Delta("", (), "", (ToolCallDelta(0, arguments='{"a":'),))) == b""
+    assert b'{\\"a\\":1}' in reply.encode(Delta("", (), "", (ToolCallDelta(0, arguments="1}", done=True),)))
+    cut = stream()
+    opened = Delta("", (), "", (ToolCallDelta(0, "call_1", "f"),))
+    assert all("tool_calls" not in delta for delta in deltas(cut, opened, finish("length")))
+
+
+def test_the_last_choice_to_end_ends_the_reply() -> None:
+    reply = stream(2, usage=True)
+    first = chunks(reply.choices[1].encode(finish()))
+    assert [chunk["choices"][0]["index"] for chunk in first] == [1, 1]
+    *_, usage, done = chunks(reply.choices[0].encode(finish()))
+    assert usage["choices"] == [] and done == "[DONE]"
+    assert usage["usage"] == {
+        "prompt_tokens": 3,
+        "completion_tokens": 4,
+        "total_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 1},
+    }
+
+
+def test_the_end_says_what_went_another_way() -> None:
+    notice = Notice(code="tool_call_not_parsed", message="m")
+    (_, end, _) = chunks(stream().choices[0].encode(finish("stop", notice, shifts=2, dropped_tokens=9)))
+    assert end["warnings"] == [{"code": "tool_call_not_parsed", "message": "m"}]
+    assert end["context_fit"]["shifts"] == 2 and end["context_fit"]["dropped_tokens"] == 9
+
+
+def test_an_error_in_mid_stream_is_an_event_that_clients_raise() -> None:
+    (event,) = chunks(error_event(RunnerDied("gone")))
+    assert event == {"error": {"message": "gone", "type": "api_error", "param": None, "code": "runner_died"}}
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "param", "code"),
+    [
+        (BadRequest("something"), "invalid_request_error", None, None),
+        (BadRequest("model is required"), "invalid_request_error", "model", "missing_required_parameter"),
+        (BadRequest("messages[3].images[0]: x"), "invalid_request_error", "messages[3].images[0]", "invalid_value"),
+        (BadRequest("context: 5 is not a token"), "invalid_request_error", "prompt", "invalid_value"),
+        (BadRequest('option "num_predict" must be x'), "invalid_request_error", "max_tokens", "invalid_value"),
+        (BadRequest("Expected `int`, got `str` - at `$.n`"), "invalid_request_error", "n", "invalid_type"),
+        (TooLong("too long"), "invalid_request_error", None, "context_length_exceeded"),
+        (TooLarge("large"), "invalid_request_error", None, "too_large"),
+        (NotFound("no"), "not_found_error", "model", "model_not_found"),
+        (Unauthorized("who"), "authentication_error", None, "unauthorized"),
+        (Forbidden("no"), "permission_error", None, "forbidden"),
+        (RemoteError("slow down", 429), "rate_limit_error", None, "remote_error"),
+        (Busy("later"), "api_error", None, "busy"),
+        (NotSupported("cannot"), "api_error", None, "not_supported"),
+        (CorectlError("bug"), "api_error", None, "internal"),
+    ],
+)  # fmt: skip
+def test_errors(error: CorectlError, kind: str, param: str | None, code: str | None) -> None:
+    body = error_body(error)
+    assert (body.type, body.param, body.code) == (kind, param, code)
+
+
+def test_errors_speak_of_what_the_client_has_sent() -> None:
+    assert error_body(BadRequest('option "num_predict" must be between 0 and 1')).message == (
+        'option "max_tokens" must be between 0 and 1'
+    )
+    assert error_body(BadRequest("format.type: must be another")).message == (
+        "response_format.json_schema.schema.type: must be another"
+    )
