@@ -11,6 +11,7 @@ from corectl.errors import Busy, CorectlError, Forbidden, NotFound, RemoteError,
 from corectl.registry.remote import Location
 from corectl.transfer.client import Answer, ask, shown
 from corectl.transfer.following import REDIRECTS, next_location, same_origin
+from corectl.transfer.peers import Peers
 from corectl_huggingface.listing import MAX_BYTES, Listing, RepoFile, read_listing
 
 REVISION = "main"
@@ -65,13 +66,14 @@ class Hub:
 
     async def _get(self, url: str, *, limit: int, beyond: bool = True) -> Answer:
         """The answer at the end of redirects, which lead away from the hub only if `beyond`."""
-        location = Location(url=url, headers=self.headers)
+        location, peers = Location(url=url, headers=self.headers), Peers(self._http)
         for _ in range(MAX_REDIRECTS):
             answer = await ask(
                 *(self._http, "GET", location.url),
                 headers=location.headers,
                 limit=limit,
                 seconds=FILE_SECONDS,
+                peers=peers,
             )
             own = same_origin(httpx.URL(location.url), self._home)
             if answer.status not in REDIRECTS:
@@ -89,7 +91,8 @@ class Hub:
             return
         if own:
             raise self._refusal(answer)
-        raise RemoteError(f"a file of {self._repository} cannot be fetched: {answer.status}: {answer.text}")
+        # In whose words is not for the hub to choose.
+        raise RemoteError(f"a file of {self._repository} cannot be fetched: status {answer.status}")
 
     def _refusal(self, answer: Answer) -> CorectlError:
         status, code = answer.status, answer.headers.get("x-error-code", "")

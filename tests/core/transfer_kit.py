@@ -137,6 +137,11 @@ class FakeOrigin:
         return f"127.0.0.1:{self._server.server_address[1]}"
 
     @property
+    def address(self) -> tuple[str, int]:
+        """As the other end of a connection is told."""
+        return ("127.0.0.1", int(self._server.server_address[1]))
+
+    @property
     def url(self) -> str:
         return f"http://{self.host}"
 

@@ -34,6 +34,7 @@ from corectl.errors import (
 from corectl.model.manifest import Layer, Manifest, MediaType, ModelConfig
 from corectl.model.name import ModelName
 from corectl.registry.remote import Location, Offer, Origin
+from corectl.transfer import peers
 from corectl.transfer.client import make_client
 from corectl_huggingface.cache import HuggingFaceCache
 from corectl_huggingface.listing import MAX_FILES, read_listing
@@ -301,6 +302,20 @@ def test_the_token_is_for_the_endpoint_only(hub: Hub, monkeypatch: pytest.Monkey
         with pytest.raises(RemoteError, match="is not followed"):
             pull("hf.co/o/m")
         assert other.asked == []
+
+
+def test_other_hosts_are_neither_quoted_nor_inside(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.add("o/m", {**FOLDER, "modules.json": b" " * 2**17 + b"[]"})
+    hub.cdn.layers.append(lambda asked, further: plain(418, b"secret"))
+    with pytest.raises(RemoteError, match=r"fetched: status 418$"):
+        pull("hf.co/o/m")
+    # As if the hub had a public address.
+    port = int(hub.url.rpartition(":")[2])
+    monkeypatch.setattr(peers, "_is_inside", lambda stream: stream.get_extra_info("server_addr")[1] != port)
+    asked = len(hub.cdn.asked)
+    with pytest.raises(RemoteError, match="not on the internet; it is not followed"):
+        pull("hf.co/o/m")
+    assert len(hub.cdn.asked) == asked
 
 
 @pytest.mark.parametrize(

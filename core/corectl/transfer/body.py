@@ -11,7 +11,9 @@ import httpcore
 import httpx
 
 from corectl.errors import CorectlError, NotFound, RemoteError
-from corectl.transfer.client import MAX_TEXT, READ_BYTES, refuse_encoded
+from corectl.registry.remote import Location
+from corectl.transfer.client import MAX_TEXT, READ_BYTES, refuse_encoded, shown
+from corectl.transfer.following import same_origin
 from corectl.transfer.parts import Part
 from corectl.transfer.rules import Rules
 
@@ -43,16 +45,17 @@ def range_of(part: Part) -> Mapping[str, str]:
     return {"range": f"bytes={part.front}-{part.end - 1}"}
 
 
-async def check(response: httpx.Response, size: int, part: Part | None) -> None:
+async def check(response: httpx.Response, size: int, part: Part | None, location: Location) -> None:
     """Whether a reply is what was asked for: what is missing of a part, or the whole blob.
 
-    `size` is 0 where nobody knows it. Raises `Broken`, `NoRanges`, `NotFound`, `RemoteError`.
+    `size` is 0 where nobody knows it; `location` is where the registry said that the blob is. Raises `Broken`,
+    `NoRanges`, `NotFound`, `RemoteError`.
     """
     status = response.status_code
     if part is not None and status in (200, 416):
         raise NoRanges
     if status != (200 if part is None else 206):
-        raise await _refusal(response)
+        raise await _refusal(response, location)
     refuse_encoded(response)
     if part is not None:
         _check_range(response.headers.get("content-range", ""), size, part)
@@ -113,12 +116,17 @@ async def _read(response: httpx.Response, stream: Any, most: int, seconds: float
     return piece
 
 
-async def _refusal(response: httpx.Response) -> CorectlError | Broken:
+async def _refusal(response: httpx.Response, location: Location) -> CorectlError | Broken:
+    """The error, in the words of the registry only: what else can be reached from here is not to be read through it."""
     status = response.status_code
     if status in (404, 410):
         return NotFound("file does not exist")
-    text = await _text(response)
-    said = f"{status}: {text}" if text else f"status {status}"
+    url = response.request.url
+    if same_origin(url, httpx.URL(location.url)):
+        text = await _text(response)
+        said = f"{status}: {text}" if text else f"status {status}"
+    else:
+        said = f'status {status} from "{shown(str(url))}"'
     if status in (401, 403):
         return Expired(said)
     if status in (408, 425, 429) or status >= 500:

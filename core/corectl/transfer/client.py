@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterable, Mapping
 from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING
 
 import certifi
 import httpcore
@@ -17,6 +18,9 @@ import msgspec
 
 from corectl import __version__
 from corectl.errors import RemoteError, RemoteUnreachable
+
+if TYPE_CHECKING:
+    from corectl.transfer.peers import Peers
 
 CONNECT_SECONDS = 30.0
 ANSWER_SECONDS = 60.0
@@ -88,17 +92,24 @@ async def ask(
     content: bytes | AsyncIterable[bytes] | None = None,
     limit: int = MAX_ANSWER,
     seconds: float = ANSWER_SECONDS,
+    peers: Peers | None = None,
 ) -> Answer:
     """One request, and its reply of at most `limit` bytes, all of it in so many seconds. No redirect is followed.
 
-    Raises `RemoteUnreachable`, and `RemoteError` for a reply that is too long, or compressed.
+    `peers` is for one that a redirect may have led to. Raises `RemoteUnreachable`, and `RemoteError` for a reply that
+    is too long, or compressed.
     """
     try:
-        request = http.build_request(method, url, headers=dict(headers or {}), content=content)
+        extensions = peers.extensions(url) if peers is not None else {}
+        request = http.build_request(
+            method, url, headers=dict(headers or {}), content=content, extensions=extensions
+        )
         # Single bytes, one every few seconds, would never run into the client's own timeouts.
         async with asyncio.timeout(seconds):
             response = await http.send(request, stream=True)
             try:
+                if peers is not None:
+                    peers.check(response)
                 return Answer(response.status_code, response.headers, await _whole(response, limit))
             finally:
                 await response.aclose()

@@ -133,7 +133,7 @@ class Download:
 
     async def _ask_size(self, location: Location) -> None:
         async with self._opened(location, {}) as response:
-            await check(response, 0, None)
+            await check(response, 0, None, location)
             self._size = length_of(response)
 
     def _opened(
@@ -190,7 +190,7 @@ class Download:
     async def _fetch_part(self, part: Part) -> None:
         async def attempt(location: Location) -> None:
             async with self._opened(location, range_of(part)) as response:
-                await check(response, self._size, part)
+                await check(response, self._size, part, location)
                 await self._writer().take(response, part.front, [part])
             if not part.done:
                 raise Broken("the connection ended early")
@@ -200,7 +200,7 @@ class Download:
     async def _whole(self, location: Location) -> None:
         """One body for all parts, from its start; what is there already is passed over."""
         async with self._opened(location, {}) as response:
-            await check(response, self._size, None)
+            await check(response, self._size, None, location)
             await self._writer().take(response, 0, self._parts)
         if not self._size:
             self._size = self._parts[0].size = self._parts[0].completed

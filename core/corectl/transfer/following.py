@@ -10,6 +10,7 @@ import httpx
 from corectl.errors import RemoteError
 from corectl.registry.remote import Location
 from corectl.transfer.client import shown, unreachable
+from corectl.transfer.peers import Peers
 
 MAX_HOPS = 10
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -49,19 +50,26 @@ async def opened(
 ) -> AsyncIterator[httpx.Response]:
     """A reply to GET whose body has not been read, behind at most ten redirects.
 
-    Raises `RemoteError` for redirects that are not followed, `RemoteUnreachable`; in the block, `httpx.HTTPError`.
+    Raises `RemoteError` for redirects that are not followed (see `Peers` too), `RemoteUnreachable`; in the block,
+    `httpx.HTTPError`.
     """
     allow_http = location.url.lower().startswith("http://")
     timeout = httpx.Timeout(http.timeout.connect, read=read_seconds, pool=None)
+    peers = Peers(http)
     for _ in range(MAX_HOPS + 1):
         try:
             request = http.build_request(
-                "GET", location.url, headers={**location.headers, **headers}, timeout=timeout
+                "GET",
+                location.url,
+                headers={**location.headers, **headers},
+                timeout=timeout,
+                extensions=peers.extensions(location.url),
             )
         except (httpx.InvalidURL, ValueError) as exc:
             raise unreachable("GET", location.url, exc) from None
         response = await http.send(request, stream=True)
         try:
+            peers.check(response)
             if response.status_code not in REDIRECTS:
                 yield response
                 return
