@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,19 +15,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
 
-from corectl.errors import NotFound, RemoteError
+from corectl.errors import CorectlError, NotFound, RemoteError
 from corectl.model.manifest import Layer, MediaType
 from corectl.model.name import ModelName
 from corectl.registry.remote import Location
-from corectl.transfer import peers
+from corectl.transfer import download, peers
 from corectl.transfer.following import next_location, opened
 from corectl.transfer.parts import Notes, Part, front_of, plan
+from corectl.transfer.room import MARGIN
 from corectl.transfer.rules import MB, Rules
 from tests.core.transfer_kit import (
     QUICK,
@@ -585,6 +588,46 @@ def test_sizes_that_nobody_knows(origin: FakeOrigin, puller: Puller, data: bytes
     steps = [step for step in puller.pull() if step.digest == layer.digest]
     assert steps[-1].completed == len(data)
     assert puller.path(layer).read_bytes() == data and puller.leftovers() == []
+
+
+def test_a_size_that_only_the_server_says_is_compared_with_the_disk(
+    origin: FakeOrigin, puller: Puller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = origin.add(DATA)
+    origin.publish(msgspec.structs.replace(layer, size=0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=MARGIN + len(DATA) - 1))
+    _, error = failure_of(puller)
+    assert isinstance(error, CorectlError) and error.status == 507
+    assert "a blob of 500000 bytes needs 0.0 GB more" in error.message
+    assert len(origin.blob_requests(layer)) == 1
+
+
+def test_a_body_of_a_size_that_nobody_says_has_an_end(
+    origin: FakeOrigin, puller: Puller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "MAX_UNTOLD", 2**20)
+    layer = origin.add(DATA)
+    origin.publish(msgspec.structs.replace(layer, size=0))
+    sent = 0
+
+    def endless(reply: Reply) -> bool:
+        nonlocal sent
+        if reply.asked.path != f"/blobs/{layer.digest}":
+            return False
+        reply.head(200, {"transfer-encoding": "chunked"})
+        while sent < 64 * MB:
+            reply.wfile.write(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+            sent += 0x10000
+        reply.wfile.write(b"0\r\n\r\n")
+        return True
+
+    origin.faults.append(endless)
+    _, error = failure_of(puller)
+    assert isinstance(error, RemoteError)
+    assert error.message == "the registry sends 1048576 bytes or more, and has not said how many"
+    assert sent < 64 * MB and not puller.path(layer).exists()
+    leftover = puller.path(layer).with_name(f"{puller.path(layer).name}-partial")
+    assert leftover.stat().st_size <= 2**20
 
 
 def test_notes_are_such_as_others_write(tmp_path: Path) -> None:

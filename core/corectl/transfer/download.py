@@ -19,9 +19,9 @@ from corectl.registry.remote import Location
 from corectl.transfer.body import Broken, DigestMismatch, Expired, NoRanges, check, length_of, range_of
 from corectl.transfer.client import unreachable
 from corectl.transfer.following import opened
-from corectl.transfer.offered import MAX_BLOB
 from corectl.transfer.partial import PartialFile
 from corectl.transfer.parts import Part, front_of
+from corectl.transfer.room import check_room
 from corectl.transfer.rules import Rules
 from corectl.transfer.writing import Workers, Writer
 
@@ -35,6 +35,9 @@ HASH_TURN = 2**26
 
 MAX_EXPIRED = 3
 """Addresses in a row that are refused."""
+
+MAX_UNTOLD = 2**26
+"""Bytes of a blob whose size nobody has said."""
 
 WAIT_SECONDS = 0.5
 """Between two looks at a download that another process does."""
@@ -124,17 +127,23 @@ class Download:
     async def _begin(self) -> None:
         if not self._size:
             await self._tries(self._ask_size, ())
+            await self._workers.run(self._check_room)
         if self._size:
             self._parts = await self._workers.run(lambda: self._file.parts(self._size, self._rules))
         else:
             await self._workers.run(self._file.restart)
-            self._parts = [Part(0, 0, MAX_BLOB)]
+            self._parts = [Part(0, 0, MAX_UNTOLD)]
         self._tell(self._completed)
 
     async def _ask_size(self, location: Location) -> None:
         async with self._opened(location, {}) as response:
             await check(response, 0, None, location)
             self._size = length_of(response)
+
+    def _check_room(self) -> None:
+        """The pull has counted what the manifest says, which was nothing."""
+        needed = self._size - self._file.allocated
+        check_room(self._file.path.parent, needed, f"a blob of {self._size} bytes")
 
     def _opened(
         self, location: Location, headers: Mapping[str, str]
@@ -203,6 +212,8 @@ class Download:
             await check(response, self._size, None, location)
             await self._writer().take(response, 0, self._parts)
         if not self._size:
+            if self._parts[0].done:
+                raise RemoteError(f"the registry sends {MAX_UNTOLD} bytes or more, and has not said how many")
             self._size = self._parts[0].size = self._parts[0].completed
             self._news.set()
         if self._completed < self._size:
@@ -268,7 +279,7 @@ class Download:
     @property
     def _noted(self) -> bool:
         """Whether it is worth to go on with later: not where nobody knows the size."""
-        return bool(self._parts) and self._parts[0].size < MAX_BLOB
+        return bool(self._parts) and self._size > 0
 
     def _tell(self, completed: int) -> None:
         if completed > self._reported:

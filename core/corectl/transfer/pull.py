@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +17,7 @@ from corectl.store.catalog import Catalog
 from corectl.transfer.body import DigestMismatch
 from corectl.transfer.offered import blobs_of, checked_manifest
 from corectl.transfer.partial import PartialFile
+from corectl.transfer.room import check_room
 from corectl.transfer.sharing import Downloads
 
 SHOWN = 12
@@ -25,9 +25,6 @@ SHOWN = 12
 
 ROUNDS = 3
 """How often blobs are fetched again that a program without our locks has removed meanwhile."""
-
-MARGIN = 2**20
-"""Bytes that must be left for manifests and notes."""
 
 
 class Pull:
@@ -92,17 +89,7 @@ class Pull:
         needed = sum(
             max(blob.size - PartialFile(store.path_of(blob.digest)).allocated, 0) for blob in missing
         )
-        if not needed:
-            return
-        store.folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(store.folder).free
-        if needed + MARGIN > free:
-            error = CorectlError(
-                f"not enough space for the model store: {self._name.short} needs {needed / 1e9:.1f} GB more, "
-                f"and {free / 1e9:.1f} GB are free"
-            )
-            error.status = 507
-            raise error
+        check_room(store.folder, needed, self._name.short)
 
     async def _bring(self, blob: Layer, offer: Offer) -> None:
         """One blob into the store, if it is not there."""
