@@ -191,6 +191,20 @@ def metaspace() -> Tokenizer:
     return tokenizer
 
 
+def phi3(**flags: Mapping[str, bool]) -> Tokenizer:
+    """Phi-3's added tokens, most of which swallow the white space after them; `flags` are others, by token."""
+    tokenizer = sentencepiece()
+    names = ["endoftext", "assistant", *(f"placeholder{number}" for number in range(1, 7)), "system", "user"]
+    tokenizer.add_special_tokens([f"<|{name}|>" for name in names])
+    whole = json.loads(tokenizer.to_str())
+    for token in whole["added_tokens"]:
+        content = token["content"]
+        token["rstrip"] = content not in ("<unk>", "<s>", "<|endoftext|>")
+        token["special"] = token["special"] and content != "</s>"
+        token |= flags.get(content, {})
+    return Tokenizer.from_str(json.dumps(whole))
+
+
 def wordpiece(*, lowercase: bool = True, accents: bool | None = None) -> Tokenizer:
     """BERT's. Without a word about `accents` they are stripped where upper case is."""
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS]

@@ -23,6 +23,7 @@ from tests.plugins.convert_kit import (
     converted,
     llama,
     metaspace,
+    phi3,
     random_llama,
     sentencepiece,
     write_json,
@@ -89,6 +90,65 @@ def test_a_space_before_the_first_text_only_is_there_unless_it_chats(
     write_json(folder / "tokenizer_config.json", {"chat_template": template})
     for text, tokens in zip(texts, tokens_of(converted(folder), texts), strict=True):
         assert tokens == tokenizer.encode(text).ids, text
+
+
+CHATS = (
+    "<|system|>\nhello<|end|>\n<|user|>\n\n the world <|end|>\n<|assistant|>\n",
+    "<|endoftext|>\n<|placeholder3|> \t\r\n  hello",
+    "<s> the</s> the<unk> the",
+    "<tool> the",
+    "",
+)
+
+
+@pytest.mark.parametrize("library", [True, False])
+def test_white_space_after_phi3s_tokens_is_swallowed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, library: bool
+) -> None:
+    """From tokenizer.json, or from SentencePiece's own file."""
+    tokenizer = phi3()
+    folder = random_llama(tmp_path / "m", tokenizer)
+    if not library:
+        with_model(folder, tokenizer)
+    for text, tokens in zip(CHATS, tokens_of(converted(folder), CHATS), strict=True):
+        assert tokens == tokenizer.encode(text).ids, text
+    assert not said(caplog)
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """By the converter; llama.cpp says things too."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("corectl_convert")]
+
+
+def test_white_space_that_llama_cpp_leaves_elsewhere_is_noticed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each model is cut as most of its tokens have it."""
+    nearly = phi3(**{"<tool>": {"rstrip": False}, "<|user|>": {"lstrip": True}})
+    folder = random_llama(tmp_path / "nearly", nearly)
+    assert header_of(folder).metadata["general.name"] == "phi-3"
+    assert said(caplog)[-1].endswith(": <tool>, <|user|>")
+
+    tokenizer = json.loads(byte_level().to_str())
+    tokenizer["added_tokens"][0]["rstrip"] = True
+    folder = random_llama(tmp_path / "other", Tokenizer.from_str(json.dumps(tokenizer)))
+    assert "general.name" not in header_of(folder).metadata
+    assert said(caplog)[-1].endswith(": <|end|>")
+
+
+def test_a_model_is_only_called_phi3_for_its_white_space(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """llama.cpp does not load one with that name that lacks one of four tokens."""
+    assert "general.name" not in header_of(random_llama(tmp_path / "m", sentencepiece())).metadata
+    tokenizer = json.loads(phi3().to_str())
+    tokenizer["added_tokens"] = [
+        item for item in tokenizer["added_tokens"] if item["content"] != "<|endoftext|>"
+    ]
+    folder = random_llama(tmp_path / "without", Tokenizer.from_str(json.dumps(tokenizer)))
+    assert "general.name" not in header_of(folder).metadata
+    assert tokens_of(folder.with_suffix(".gguf"), ("the",))
+    assert "<|user|>" in said(caplog)[-1]
 
 
 @pytest.mark.parametrize(("structure", "ignores", "name"), [(*key, name) for key, name in KNOWN.items()])
@@ -234,16 +294,21 @@ def sentencepiece_model(tokenizer: Tokenizer, *, prefix: bool = True, kind: int 
     )
 
 
-@pytest.mark.parametrize("prefix", [True, False])
-def test_sentencepieces_own_file_gives_the_same(tmp_path: Path, prefix: bool) -> None:
-    tokenizer = sentencepiece(prefix=prefix)
-    folder = random_llama(tmp_path / "m", tokenizer)
+def with_model(folder: Path, tokenizer: Tokenizer, *, prefix: bool = True) -> None:
+    """With tokenizer.model instead of tokenizer.json."""
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer.model").write_bytes(sentencepiece_model(tokenizer, prefix=prefix))
     added = json.loads(tokenizer.to_str())["added_tokens"]
     write_json(
         folder / "tokenizer_config.json", {"added_tokens_decoder": {str(item["id"]): item for item in added}}
     )
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_sentencepieces_own_file_gives_the_same(tmp_path: Path, prefix: bool) -> None:
+    tokenizer = sentencepiece(prefix=prefix)
+    folder = random_llama(tmp_path / "m", tokenizer)
+    with_model(folder, tokenizer, prefix=prefix)
     for text, tokens in zip(TEXTS, tokens_of(converted(folder), TEXTS), strict=True):
         assert tokens == tokenizer.encode(text).ids, text
 

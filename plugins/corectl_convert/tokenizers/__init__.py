@@ -13,6 +13,7 @@ from corectl_convert.recipe import Recipe, Value
 from corectl_convert.tokenizers import bpe, file, protobuf, sentencepiece, unigram, wordpiece
 from corectl_convert.tokenizers.file import TokenizerFile
 from corectl_convert.tokenizers.special import CONFIG, Around, around, chat_templates, special_metadata
+from corectl_convert.tokenizers.stripping import name_metadata
 from corectl_convert.tokenizers.vocabulary import Added, Vocabulary
 
 MAX_WORDS = 32 << 20
@@ -21,12 +22,13 @@ MAX_WORDS = 32 << 20
 
 def tokenizer_metadata(files: ModelFiles, config: Fields, recipe: Recipe) -> dict[str, Value]:
     """All keys about tokens. Raises `BadModelFile`, and `NotSupported` for a tokenizer that llama.cpp does not have."""
-    vocabulary, found = _vocabulary(files, recipe)
+    vocabulary, found, added = _vocabulary(files, recipe)
     if vocabulary.model not in recipe.tokenizers:
         raise NotSupported(
             f"a model of the architecture {recipe.architecture} with a tokenizer of the kind {vocabulary.model}"
         )
     metadata = vocabulary.metadata() | special_metadata(files, config, vocabulary, found)
+    metadata |= name_metadata(vocabulary, added)
     return metadata if recipe.pooled else metadata | chat_templates(files)
 
 
@@ -37,19 +39,20 @@ def why_not(files: ModelFiles) -> str:
     return f"there is no tokenizer: {file.NAME}, {protobuf.NAME} and {wordpiece.WORDS} are missing"
 
 
-def _vocabulary(files: ModelFiles, recipe: Recipe) -> tuple[Vocabulary, Around | None]:
+def _vocabulary(files: ModelFiles, recipe: Recipe) -> tuple[Vocabulary, Around | None, list[Added]]:
+    """The tokens, what is put around a text where that is said, and the tokens that were added."""
     if file.NAME in files.named:
         tokenizer = file.read(files)
-        return _from_json(tokenizer, recipe, chats=bool(chat_templates(files))), around(
-            tokenizer.post_processor
-        )
+        vocabulary = _from_json(tokenizer, recipe, chats=bool(chat_templates(files)))
+        return vocabulary, around(tokenizer.post_processor), tokenizer.added_tokens
     config = config_of(files, CONFIG, MAX_TOKENIZER_CONFIG) if CONFIG in files.named else {}
     if protobuf.NAME in files.named:
         data = files.read(protobuf.NAME, protobuf.MAX_FILE)
-        return sentencepiece.from_model(data, _added(files, config), recipe.vocabulary), None
+        added = _added(files, config)
+        return sentencepiece.from_model(data, added, recipe.vocabulary), None, added
     if wordpiece.WORDS in files.named:
         data = files.read(wordpiece.WORDS, MAX_WORDS)
-        return wordpiece.from_words(data, recipe.vocabulary, Fields(CONFIG, config)), None
+        return wordpiece.from_words(data, recipe.vocabulary, Fields(CONFIG, config)), None, []
     raise BadModelFile(why_not(files))
 
 
@@ -79,5 +82,6 @@ def _added(files: ModelFiles, config: dict[str, Any]) -> list[Added]:
         content = item.get("content") if isinstance(item, dict) else None
         if not isinstance(content, str) or not re.fullmatch("[0-9]{1,9}", key):
             raise BadModelFile(f"{CONFIG}: added_tokens_decoder.{key:.20} is no token")
-        found.append(Added(int(key), content, special=item.get("special") is True))
+        flags = {name: item.get(name) is True for name in ("special", "lstrip", "rstrip")}
+        found.append(Added(int(key), content, **flags))
     return found

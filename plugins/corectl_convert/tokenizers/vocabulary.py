@@ -21,11 +21,16 @@ MAX_TEXT = 24 << 20
 
 
 class Added(msgspec.Struct, frozen=True):
-    """A token that is found in a text before anything else. Only a `special` one has a meaning besides its text."""
+    """A token that is found in a text before anything else. Only a `special` one has a meaning besides its text.
+
+    White space before (`lstrip`) or after it (`rstrip`) may belong to it.
+    """
 
     id: int
     content: str
     special: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
 
 
 class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
