@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from pathlib import Path
 
 from corectl.errors import BadModelFile
 from corectl.model.files import read_small
 from corectl_huggingface import snapshots
-from corectl_huggingface.hashes import Hashes
 from corectl_huggingface.listing import RepoFile
-
-log = logging.getLogger(__name__)
 
 
 class CachedFiles:
-    """Of one repository. What was damaged in the cache counts as not being there."""
+    """Of one repository."""
 
-    def __init__(self, owner: str, name: str, hashes: Hashes) -> None:
-        self._owner, self._name, self._hashes = owner, name, hashes
+    def __init__(self, owner: str, name: str) -> None:
+        self._owner, self._name = owner, name
 
     def large(self, file: RepoFile) -> Path | None:
-        """Where the file lies. It is read as a whole, once: a link to it in the store is believed from then on."""
+        """Where a file of that name and size lies. Whether it is the one, the pull sees when it reads it."""
         try:
-            path = snapshots.blob(self._owner, self._name, file.sha256, file.size)
-            if path is None or self._hashes.sha256(path) == file.sha256:
-                return path
+            return snapshots.blob(self._owner, self._name, file.sha256, file.size)
         except OSError:
             return None
-        log.warning("%s of the Hugging Face cache is damaged, and is fetched again", path)
-        return None
 
     def small(self, file: RepoFile) -> bytes | None:
-        """What is in the file."""
+        """What is in the file. What was damaged in the cache counts as not being there."""
         try:
             path = snapshots.blob(self._owner, self._name, file.sha256 or file.git, file.size)
             data = read_small(path, file.size) if path is not None else None

@@ -26,7 +26,7 @@ MAX_READ = 200
 class Reading:
     """Makes layers of the files of a revision, and fetches the small ones.
 
-    `here` has the bytes of those by their digests, and large files that are in the cache. `elsewhere` has all large
+    `here` has the bytes of those by their digests, and large files that may be in the cache. `elsewhere` has all large
     ones.
     """
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from corectl.registry.remote import Origin, RegistrySession
 from corectl_huggingface import environment
-from corectl_huggingface.hashes import Hashes
 
 if TYPE_CHECKING:
     import httpx
@@ -17,10 +15,6 @@ class HuggingFace:
     """See `corectl.registry.remote.RemoteRegistry`. Names are `hf.co/<owner>/<name>[:<quantization>]`."""
 
     name = "huggingface"
-
-    def __init__(self) -> None:
-        # A pull waits for files of any size.
-        self._hashes = Hashes(at_once=sys.maxsize)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -36,4 +30,4 @@ class HuggingFace:
         name = origin.name
         repository = f"{name.namespace}/{name.model}"
         hub = Hub(http, environment.endpoint(), environment.token(), repository)
-        return HubSession(hub, CachedFiles(name.namespace, name.model, self._hashes), name.tag)
+        return HubSession(hub, CachedFiles(name.namespace, name.model), name.tag)

@@ -19,6 +19,7 @@ from corectl.model.manifest import CONFIG_TYPE, MediaType
 from corectl.model.name import ModelName
 from corectl.progress import Progress
 from corectl.store.local_file import LocalFile
+from corectl.transfer import pull
 from corectl.transfer.offered import MAX_BLOB, MAX_LAYERS, checked_manifest
 from corectl.transfer.partial import PartialFile
 from tests.core.transfer_kit import (
@@ -192,6 +193,39 @@ def test_blobs_that_need_no_download(
     puller.pull()
     assert not origin.blob_requests(weights) and not origin.blob_requests(template)
     assert puller.path(weights).samefile(elsewhere) and puller.path(template).read_bytes() == TEMPLATE
+
+
+def test_a_file_that_is_not_the_blob_is_fetched_after_all(
+    origin: FakeOrigin, registry: FakeRegistry, puller: Puller, tmp_path: Path
+) -> None:
+    weights, template = origin.add(WEIGHTS), origin.add(TEMPLATE, MediaType.TEMPLATE)
+    origin.publish(weights, template)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(WEIGHTS[::-1])
+    registry.here = {weights.digest: elsewhere, template.digest: tmp_path / "gone"}
+    puller.pull()
+    assert puller.path(weights).read_bytes() == WEIGHTS and puller.path(template).read_bytes() == TEMPLATE
+
+
+def test_a_file_of_another_file_system_needs_room(
+    origin: FakeOrigin,
+    registry: FakeRegistry,
+    puller: Puller,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = origin.add(WEIGHTS)
+    origin.publish(weights)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(WEIGHTS)
+    registry.here = {weights.digest: elsewhere}
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20 + len(WEIGHTS) - 1))
+    monkeypatch.setattr(pull, "_device_of", lambda _: -1)
+    _, error = failure_of(puller)
+    assert isinstance(error, CorectlError) and error.status == 507
+    monkeypatch.undo()
+    steps = [step.completed for step in puller.pull() if step.digest == weights.digest]
+    assert steps[0] == 0 and steps == sorted(steps) and not origin.blob_requests(weights)
 
 
 def test_bytes_that_are_not_those_of_their_digest(
