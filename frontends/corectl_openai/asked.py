@@ -78,10 +78,8 @@ def refuse_others(body: ChatRequest) -> None:
             raise WrongField(name, why, "unsupported_parameter")
 
 
-def read_effort(body: ChatRequest) -> Think:
+def read_effort(effort: str | None, where: str) -> Think:
     """How much the model is to think; None where nothing was said."""
-    where = "reasoning_effort" if body.reasoning_effort is not None else "reasoning.effort"
-    effort = body.reasoning_effort if body.reasoning_effort is not None else body.reasoning.effort
     if effort is None:
         return None
     if effort not in EFFORTS:

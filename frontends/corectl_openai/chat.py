@@ -8,7 +8,7 @@ from typing import Any
 
 from litestar import Response
 
-from corectl.messages import Completion, Delta, Finish, Message
+from corectl.messages import Completion, Delta, Finish, Message, Think
 from corectl.model.record import ModelRecord
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock, context_headers
@@ -90,10 +90,16 @@ def _settled(
         name=body.model,
         options=options | sampling_options(record, body, limit),
         keep_alive=read_keep_alive(body),
-        think=read_effort(body),
+        think=_effort(body),
         verb="chat",
         needs=(["tools"] if body.tools else []) + (["vision"] if images else []),
     )
+
+
+def _effort(body: ChatRequest) -> Think:
+    if body.reasoning_effort is not None:
+        return read_effort(body.reasoning_effort, "reasoning_effort")
+    return read_effort(body.reasoning.effort, "reasoning.effort")
 
 
 def _whole(

@@ -38,7 +38,7 @@ def _message(wire: dict[str, Any], where: str, tools: dict[str, str]) -> Message
     if not role:
         raise WrongField(f"{where}.role", f"{where}.role is required", "missing_required_parameter")
     calls = _tool_calls(wire.get("tool_calls"), f"{where}.tool_calls", tools)
-    text, images = _content(wire.get("content"), f"{where}.content", optional=bool(calls))
+    text, images = read_content(wire.get("content"), f"{where}.content", optional=bool(calls))
     call_id, name = _text(wire, "tool_call_id", where), _text(wire, "name", where)
     answers = role in ("tool", "function")
     return Message(
@@ -61,8 +61,8 @@ def _text(wire: dict[str, Any], key: str, where: str) -> str:
     return value
 
 
-def _content(content: Any, where: str, *, optional: bool) -> tuple[str, tuple[str, ...]]:
-    """The text and the images (base64, or addresses to be fetched). Parts of text are lines of one message."""
+def read_content(content: Any, where: str, *, optional: bool = False) -> tuple[str, tuple[str, ...]]:
+    """The text and the images (base64). Parts of text are lines of one message."""
     if isinstance(content, str):
         return content, ()
     if isinstance(content, list):
@@ -79,26 +79,28 @@ def _content(content: Any, where: str, *, optional: bool) -> tuple[str, tuple[st
 
 def _part(part: Any, where: str, texts: list[str], images: list[str]) -> None:
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind in ("text", "refusal"):
-        text = part.get(kind)
+    if kind in ("text", "input_text", "output_text", "refusal"):
+        key = "refusal" if kind == "refusal" else "text"
+        text = part.get(key)
         if not isinstance(text, str):
-            raise WrongField(f"{where}.{kind}", "invalid message format", "invalid_type")
+            raise WrongField(f"{where}.{key}", "invalid message format", "invalid_type")
         texts.append(text)
-    elif kind == "image_url":
+    elif kind in ("image_url", "input_image"):
         images.append(_image(part.get("image_url"), f"{where}.image_url"))
-    elif kind in ("input_audio", "file", "video_url"):
+    elif kind in ("input_audio", "file", "input_file", "video_url"):
         raise WrongField(f"{where}.type", f"{where}: parts of type {kind} are not supported")
     else:
         raise WrongField(f"{where}.type", "invalid message format")
 
 
 def _image(value: Any, where: str) -> str:
-    """The image in base64, or its address if it is somewhere else."""
+    """The image in base64."""
     url = value.get("url") if isinstance(value, dict) else value
     if not isinstance(url, str):
         raise WrongField(where, "invalid image input", "invalid_type")
     if url[:8].lower().startswith(("http://", "https://")):
-        return url
+        message = "image URLs are not currently supported, please use base64 encoded data instead"
+        raise WrongField(where, message)
     begin = _DATA_URL.match(url)
     # What is wrong behind the beginning of a large one is found where it is decoded.
     if begin is None or not _BASE64.fullmatch(url, begin.end(), begin.end() + 256):
@@ -118,7 +120,7 @@ def _tool_calls(calls: Any, where: str, tools: dict[str, str]) -> tuple[dict[str
         name = function.get("name") if isinstance(function, dict) else None
         if not isinstance(function, dict) or not isinstance(name, str):
             raise WrongField(f"{where}[{index}]", f"{where}[{index}] needs a function with a name")
-        arguments = _arguments(function.get("arguments"), f"{where}[{index}].function.arguments")
+        arguments = read_arguments(function.get("arguments"), f"{where}[{index}].function.arguments")
         id = _text(call, "id", f"{where}[{index}]")
         tools[id] = name
         named = {"id": id} if id else {}
@@ -126,7 +128,7 @@ def _tool_calls(calls: Any, where: str, tools: dict[str, str]) -> tuple[dict[str
     return tuple(read)
 
 
-def _arguments(value: Any, where: str) -> dict[str, Any]:
+def read_arguments(value: Any, where: str) -> dict[str, Any]:
     if isinstance(value, str):
         try:
             value = msgspec.json.decode(value or "{}")
@@ -137,12 +139,3 @@ def _arguments(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise WrongField(where, "invalid tool call arguments")
     return value
-
-
-def has_addresses(messages: list[Message]) -> bool:
-    """Whether an image of theirs must be fetched."""
-    return any(is_address(image) for message in messages for image in message.images)
-
-
-def is_address(image: str) -> bool:
-    return "://" in image[:8]

@@ -16,13 +16,17 @@ from corectl_openai.chat import chat
 from corectl_openai.completions import complete
 from corectl_openai.embeddings import embeddings, tokenize
 from corectl_openai.errors import error_reply
+from corectl_openai.memory import Conversations
 from corectl_openai.models import list_models, one_model
+from corectl_openai.responses import respond
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 
 def routers(services: Services) -> Sequence[Router]:
     """OpenAI's API on one server's services."""
+
+    memory = Conversations()
 
     @post("/chat/completions")
     async def post_chat(request: AnyRequest) -> Response[Any]:
@@ -40,6 +44,11 @@ def routers(services: Services) -> Sequence[Router]:
     async def post_tokenize(request: AnyRequest) -> Response[Any]:
         return await tokenize(request, services, await _body(request, services, schema.TokenizeRequest))
 
+    @post("/responses")
+    async def post_responses(request: AnyRequest) -> Response[Any]:
+        body = await _body(request, services, schema.ResponsesRequest)
+        return await respond(request, services, memory, body)
+
     @get("/models")
     async def get_models() -> Response[Any]:
         return await list_models(services)
@@ -54,6 +63,7 @@ def routers(services: Services) -> Sequence[Router]:
             route_handlers=[
                 post_chat,
                 post_completions,
+                post_responses,
                 post_embeddings,
                 post_tokenize,
                 get_models,

@@ -76,6 +76,34 @@ class CompletionRequest(SamplingRequest, kw_only=True):
     logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
 
 
+class ResponsesReasoning(msgspec.Struct, frozen=True, kw_only=True):
+    effort: str | None = None
+    summary: str | None = None
+
+
+class ResponsesRequest(ModelRequest, kw_only=True):
+    """`conversation` and `background` are refused: nothing is kept but the answers that `store` asks for."""
+
+    input: str | list[dict[str, Any]] = []
+    instructions: str | None = None
+    stream: bool = False
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    reasoning: ResponsesReasoning = ResponsesReasoning()
+    text: dict[str, Any] = {}
+    tools: list[dict[str, Any]] = []
+    tool_choice: Any = None
+    parallel_tool_calls: bool = True
+    previous_response_id: str | None = None
+    store: bool = True
+    metadata: dict[str, Any] = {}
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    conversation: Any = None
+    background: bool = False
+
+
 class EmbeddingsRequest(ModelRequest, kw_only=True):
     """`input` is what `prompt` is in completions."""
 

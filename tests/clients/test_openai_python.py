@@ -105,6 +105,30 @@ def test_tools(client: openai.OpenAI) -> None:
     assert streamed.finish_reason == "tool_calls" and streamed.message.tool_calls
 
 
+def test_responses(client: openai.OpenAI) -> None:
+    cold: dict[str, Any] = {"model": MODEL, "temperature": 0, "max_output_tokens": 8}
+    reply = client.responses.create(input="Why is the sky blue?", **cold)
+    assert reply.output_text and reply.status == "incomplete"
+    more = client.responses.create(input="And at night?", previous_response_id=reply.id, **cold)
+    assert more.output_text and more.usage is not None
+    with client.responses.stream(input="Why is the sky blue?", **cold) as stream:
+        text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+    assert text == reply.output_text
+    parsed = client.responses.parse(input="Bob", text_format=Person, **cold | {"max_output_tokens": 64})
+    assert isinstance(parsed.output_parsed, Person)
+
+
+def test_a_tool_in_a_response(client: openai.OpenAI) -> None:
+    tool: Any = {"type": "function", **WEATHER["function"]}  # type: ignore[dict-item]
+    body: dict[str, Any] = {"model": "tools", "tools": [tool], "max_output_tokens": 64, "temperature": 0}
+    items: list[Any] = [{"role": "user", "content": "Weather in Paris?"}]
+    reply = client.responses.create(input=items, tool_choice="required", **body)
+    (call,) = [item for item in reply.output if item.type == "function_call"]
+    assert json.loads(call.arguments)["city"] in ("Paris", "Rome")
+    items += [*reply.output, {"type": "function_call_output", "call_id": call.call_id, "output": "22"}]
+    assert client.responses.create(input=items, tool_choice="none", **body).output_text
+
+
 def test_completions(client: openai.OpenAI) -> None:
     reply = client.completions.create(prompt=["a", "b"], **GREEDY)
     assert [choice.index for choice in reply.choices] == [0, 1] and reply.choices[0].text

@@ -46,7 +46,7 @@ ACCEPTED = {
         (
             *("gen_image_nonvision", "gen_ctx_small_truncate_false", "chat_truncate_false"),
             *("create_adapter_missing", "gen_format_badschema_stream", "chat_toolargs_string"),
-            *("push_missing_stream", "push_badname"),
+            "push_missing_stream",
         ),
         OWN_WORDS,
     ),
@@ -58,8 +58,19 @@ ACCEPTED = {
     **dict.fromkeys(
         ("v1_chat_stop_num", "v1_chat_stop_listnum"), "a stop string that is none is refused, not passed over"
     ),
+    **dict.fromkeys(
+        (
+            *("v1_resp", "v1_resp_stream", "v1_resp_messages", "v1_resp_instructions"),
+            "v1_resp_tools_stream",
+        ),
+        "what was cut is incomplete",
+    ),
+    **dict.fromkeys(
+        ("v1_resp_prev", "v1_resp_conversation", "v1_resp_noinput"), "what was said before is not passed over"
+    ),
     "v1_comp_list": "several prompts are taken",
     "signout_post": "nobody can be signed in: a client's mistake",
+    "push_badname": "a name that is none is refused with a 400, before anything is streamed",
     "pull_cloud": "what runs in Ollama's cloud only is refused before anything is sent",
     "v1_msg_stop": "the stop reason of a stop sequence is the documented one",
 }

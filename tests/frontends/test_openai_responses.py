@@ -1,0 +1,183 @@
+"""POST /v1/responses, on real weights."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from corectl.messages import Message
+from corectl_openai.items import read_items
+from corectl_openai.memory import Conversations
+from tests.conftest import MODEL, Server
+from tests.frontends.conftest import SKY
+from tests.frontends.openai_kit import ask, recorded_model, refused
+
+PATH = "/v1/responses"
+COLD = {"temperature": 0, "max_output_tokens": 8}
+WEATHER = {
+    "type": "function",
+    "name": "get_weather",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}},
+        "required": ["city"],
+    },
+}
+
+
+def respond(server: Server, /, **body: Any) -> dict[str, Any]:
+    return ask(server, PATH, **{"input": SKY, **COLD, **body})
+
+
+def events(server: Server, /, **body: Any) -> list[dict[str, Any]]:
+    request = {"model": MODEL, "input": SKY, "stream": True, **COLD, **body}
+    with server.client.stream("POST", PATH, json=request) as reply:
+        assert reply.status_code == 200, reply.read()
+        assert reply.headers["content-type"] == "text/event-stream"
+        text = "".join(reply.iter_text())
+    found = []
+    for event in text.split("\n\n")[:-1]:
+        name, data = event.split("\n")
+        found.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {found[-1]['type']}"
+    assert [event["sequence_number"] for event in found] == list(range(len(found)))
+    return found
+
+
+def text_of(reply: dict[str, Any]) -> str:
+    return "".join(item["content"][0]["text"] for item in reply["output"] if item["type"] == "message")
+
+
+@pytest.fixture(scope="module")
+def tooled(shop: Server) -> str:
+    return recorded_model(shop, "responses-tools", "smoltool")
+
+
+@pytest.fixture(scope="module")
+def thinker(shop: Server) -> str:
+    return recorded_model(shop, "responses-thinks", "smolthink")
+
+
+def test_a_reply_that_was_cut_says_so(server: Server) -> None:
+    reply = respond(server)
+    assert reply["object"] == "response" and reply["id"].startswith("resp_")
+    assert reply["status"] == "incomplete"
+    assert reply["incomplete_details"] == {"reason": "max_output_tokens"}
+    (item,) = reply["output"]
+    assert item["type"] == "message" and item["role"] == "assistant" and item["id"].startswith("msg_")
+    assert text_of(reply).startswith("The sky")
+    assert reply["usage"]["output_tokens"] == 8
+    assert respond(server, max_output_tokens=200, text={"format": {"type": "json_schema", "name": "a",
+        "schema": {"enum": ["yes"]}}})["status"] == "completed"  # fmt: skip
+
+
+def test_the_events_of_a_message_in_their_order(server: Server) -> None:
+    found = events(server)
+    kinds = list(dict.fromkeys(event["type"] for event in found))
+    assert kinds == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.output_text.delta",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.incomplete",
+    ]
+    assert found[0]["response"]["status"] == "in_progress"
+    text = "".join(event["delta"] for event in found if event["type"] == "response.output_text.delta")
+    assert text == text_of(found[-1]["response"]) == text_of(respond(server))
+    assert found[-1]["response"]["id"] == found[0]["response"]["id"]
+
+
+def test_instructions_and_items(server: Server) -> None:
+    items = [{"role": "developer", "content": "Be brief"}, {"role": "user", "content": SKY}]
+    parts = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": SKY}]}]
+    assert text_of(respond(server, input=items)) == text_of(respond(server, instructions="Be brief"))
+    assert text_of(respond(server, input=parts)) == text_of(respond(server))
+
+
+def test_a_call_and_its_answer(shop: Server, tooled: str) -> None:
+    search = {"type": "web_search"}
+    body = {"model": tooled, "tools": [WEATHER, search], "max_output_tokens": 64}
+    found = events(shop, tool_choice={"type": "function", "name": "get_weather"}, **body)
+    last = found[-1]["response"]
+    assert last["status"] == "completed"
+    assert [notice["code"] for notice in last["warnings"]] == ["tool_left_out"]
+    (call,) = [item for item in last["output"] if item["type"] == "function_call"]
+    arguments = next(e for e in found if e["type"] == "response.function_call_arguments.done")["arguments"]
+    assert call["name"] == "get_weather" and call["arguments"] == arguments
+    assert json.loads(arguments)["city"] in ("Paris", "Rome")
+    output = {"type": "function_call_output", "call_id": call["call_id"], "output": "22 degrees"}
+    again = [{"role": "user", "content": SKY}, call, output]
+    whole = respond(shop, input=again, tool_choice="none", **body)
+    kept = respond(shop, input=[output], previous_response_id=last["id"], tool_choice="none", **body)
+    assert text_of(whole) and text_of(kept)
+    assert kept["usage"]["input_tokens"] == whole["usage"]["input_tokens"]
+    assert kept["previous_response_id"] == last["id"]
+
+
+def test_thoughts_are_items(shop: Server, thinker: str) -> None:
+    reply = respond(shop, model=thinker, reasoning={"effort": "low"})
+    thought = reply["output"][0]
+    assert thought["type"] == "reasoning" and thought["summary"][0]["text"]
+    kinds = [event["type"] for event in events(shop, model=thinker, reasoning={"effort": "low"})]
+    assert "response.reasoning_summary_text.delta" in kinds
+    assert kinds.index("response.reasoning_summary_part.added") < kinds.index(
+        "response.reasoning_summary_text.done"
+    )
+
+
+def test_what_is_not_stored_cannot_be_continued(server: Server) -> None:
+    unknown = respond(server, store=False)["id"]
+    error = refused(server, PATH, input=SKY, previous_response_id=unknown)
+    assert (error["param"], error["code"]) == ("previous_response_id", "previous_response_not_found")
+    known = respond(server, store=True)["id"]
+    more = respond(server, input="And at night?", previous_response_id=known)
+    assert more["usage"]["input_tokens"] > respond(server, input="And at night?")["usage"]["input_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input": 5}, "input"),
+        ({"input": []}, "input"),
+        ({"input": [{"type": "zzz"}]}, "input[0].type"),
+        ({"input": [{"role": "user", "content": 5}]}, "input[0].content"),
+        ({"input": [{"type": "function_call", "call_id": "a", "name": "f", "arguments": "{"}]}, "input[0].arguments"),
+        ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),
+        ({"tools": [{"type": "code_interpreter"}]}, "tools[0].type"),
+        ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
+        ({"reasoning": {"effort": "zzz"}}, "reasoning.effort"),
+        ({"conversation": "c1"}, "conversation"),
+        ({"background": True}, "background"),
+        ({"model": ""}, "model"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(server: Server, body: dict[str, Any], param: str) -> None:
+    assert refused(server, PATH, **{"input": SKY, "max_output_tokens": 1, **body})["param"] == param
+
+
+def test_calls_are_part_of_the_turn_that_made_them() -> None:
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    thought = {"type": "reasoning", "summary": [], "encrypted_content": "hm"}
+    said = {"role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}]}
+    (message,) = read_items([thought, said, call, {**call, "call_id": "d"}], None)
+    assert (message.content, message.thinking) == ("Let me see.", "hm")
+    assert [made["id"] for made in message.tool_calls] == ["c", "d"]
+
+
+def test_conversations_are_bounded() -> None:
+    memory = Conversations(most=2, size=2000)
+    for name in "abc":
+        memory.keep(name, [Message(role="user", content=name)])
+    assert memory.find("a") is None and memory.find("b") is not None
+    memory.keep("long", [Message(role="user", content="x" * 1700)])
+    assert memory.find("long") is not None and memory.find("b") is None and memory.find("c") is None
+    memory.keep("longer", [Message(role="user", content="x" * 5000)])
+    assert memory.find("longer") is None and memory.find("long") is None
+    memory.keep("d", [Message(role="user", content="d")])
+    assert memory.find("d") is not None
