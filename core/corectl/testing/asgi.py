@@ -69,6 +69,8 @@ class Mounted:
 
         async def send(message: Any) -> None:
             sent.append(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                gone.set()
 
         async def receive() -> Any:
             nonlocal asked
@@ -81,7 +83,6 @@ class Mounted:
 
         async with asyncio.timeout(SECONDS):
             await self.app(_scope(method, path, headers), receive, send)
-        gone.set()
         if not sent:
             return Answer(0, {}, b"")
         names = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}

@@ -64,9 +64,9 @@ class Transfers:
 
         Raises `NotFound` for a model that is not in the store, and what `pull` does.
         """
+        name = parse_reference(text).name
         yield Progress("retrieving manifest")
         try:
-            name = parse_reference(text).name
             model = await asyncio.to_thread(_stored, self._catalog, name)
         except (NotFound, BadRequest):
             yield Progress("couldn't retrieve manifest")
