@@ -61,6 +61,7 @@ async def _steps(services: Services, spec: CreateSpec, *, in_place: bool) -> Ste
     imports = Imports(services.catalog.blobs, services.settings.import_folders)
 
     def report(step: Progress) -> None:
+        services.workshop.check()
         loop.call_soon_threadsafe(feed.put, step)
 
     def work() -> None:

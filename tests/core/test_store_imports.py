@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from corectl.errors import BadRequest, Forbidden
+from corectl.errors import BadRequest, Canceled, Forbidden
+from corectl.progress import Progress
 from corectl.store.blobs import BlobStore
 from corectl.store.create import CreateSpec
 from corectl.store.imports import Imports
@@ -48,6 +49,24 @@ def test_an_allowed_file_becomes_a_blob(blobs: BlobStore, allowed: Path, in_plac
     assert blobs.path_of(HELLO).is_symlink() == in_place
     assert blobs.path_of(HELLO).read_bytes() == b"hello"
     assert take(blobs, [str(allowed)], str(path), in_place=in_place) == {"m.gguf": HELLO}
+
+
+def test_a_copy_ends_when_its_report_raises(
+    blobs: BlobStore, allowed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Progress] = []
+
+    def report(step: Progress) -> None:
+        told.append(step)
+        if len(told) == 2:
+            raise Canceled("the server is stopping")
+
+    monkeypatch.setattr(BlobStore, "link", lambda *_: None)
+    spec = CreateSpec(model="m", files={"m.gguf": str(allowed / "deep" / "m.gguf")})
+    with pytest.raises(Canceled):
+        Imports(blobs, [str(allowed)]).take(spec, report, in_place=False)
+    assert [step.completed for step in told] == [5, 5]
+    assert list(blobs.folder.iterdir()) == []
 
 
 def test_digests_pass_and_nothing_stays_nothing(blobs: BlobStore) -> None:

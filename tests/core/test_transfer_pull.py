@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,6 +20,7 @@ from corectl.errors import BadModelFile, BadRequest, CorectlError, NotFound, Rem
 from corectl.model.manifest import CONFIG_TYPE, MediaType
 from corectl.model.name import ModelName
 from corectl.progress import Progress
+from corectl.store.blobs import BlobStore
 from corectl.store.local_file import LocalFile
 from corectl.transfer import pull
 from corectl.transfer.offered import MAX_BLOB, MAX_LAYERS, checked_manifest
@@ -205,6 +208,47 @@ def test_a_file_that_is_not_the_blob_is_fetched_after_all(
     registry.here = {weights.digest: elsewhere, template.digest: tmp_path / "gone"}
     puller.pull()
     assert puller.path(weights).read_bytes() == WEIGHTS and puller.path(template).read_bytes() == TEMPLATE
+
+
+@pytest.mark.parametrize("while_copying", [False, True])
+def test_a_server_that_ends_does_not_wait_for_a_file_to_be_read(
+    origin: FakeOrigin,
+    registry: FakeRegistry,
+    puller: Puller,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    while_copying: bool,
+) -> None:
+    weights = origin.add(WEIGHTS)
+    origin.publish(weights)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(WEIGHTS)
+    registry.here = {weights.digest: elsewhere}
+    reading, ended = threading.Event(), time.monotonic() + 30
+    pieces = LocalFile.pieces
+
+    def endless(file: LocalFile) -> Iterator[memoryview]:
+        reading.set()
+        while time.monotonic() < ended:
+            time.sleep(0.01)
+            yield memoryview(b"")
+
+    def link(store: BlobStore, file: LocalFile, digest: str) -> None:
+        monkeypatch.setattr(LocalFile, "pieces", endless)
+
+    monkeypatch.setattr(BlobStore, "link", link)
+    monkeypatch.setattr(LocalFile, "pieces", pieces if while_copying else endless)
+
+    async def work(transfers: Any) -> None:
+        pulling = asyncio.create_task(steps_of(transfers.pull("m")))
+        await asyncio.to_thread(reading.wait, 30)
+        await transfers.close()
+        with pytest.raises(CorectlError, match="cancelled"):
+            await pulling
+
+    puller.run(work)
+    assert time.monotonic() < ended - 10
+    assert [path.name for path in puller.blobs.iterdir() if "tmp" in path.name] == []
 
 
 def test_a_file_of_another_file_system_needs_room(

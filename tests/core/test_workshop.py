@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -224,3 +226,21 @@ def test_a_closed_workshop_takes_no_work() -> None:
     shop.close()
     with pytest.raises(Canceled, match="the server is stopping"):
         shop.submit(lambda: 1)
+
+
+def test_what_takes_long_is_told_that_the_server_stops() -> None:
+    shop = workshop(LLAMA)
+    begun = threading.Event()
+
+    def work() -> None:
+        begun.set()
+        for _ in range(3000):
+            shop.check()
+            time.sleep(0.01)
+
+    shop.check()
+    working = shop.submit(work)
+    assert begun.wait(30)
+    shop.close()
+    with pytest.raises(Canceled, match="stopping"):
+        working.result(30)

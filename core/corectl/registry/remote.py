@@ -36,8 +36,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """What a registry has under a name.
 
     `manifest` is stored byte for byte; its digest is that of the model. `here` has the blobs that need no download, by
-    digest: their bytes, or a file on this machine that is linked or copied. Such a file may turn out to be another one when
-    it is read: then the blob is fetched, so `locate` knows it as well.
+    digest: their bytes, or a file on this machine that is linked or copied. Such a file may turn out to be another one
+    when it is read: then the blob is fetched, so `locate` knows it as well.
     """
 
     manifest: bytes

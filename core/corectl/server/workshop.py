@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -41,6 +42,7 @@ class Workshop:
         self._backends = machine.backends
         self._inventory = machine.inventory
         self._jobs = Jobs()
+        self._stopping = threading.Event()
         self._threads = ThreadPoolExecutor(THREADS, "create")
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
@@ -50,8 +52,14 @@ class Workshop:
         except RuntimeError:
             raise Canceled(STOPPING) from None
 
+    def check(self) -> None:
+        """Raises `Canceled` once the server stops: it cannot end while a thread goes on."""
+        if self._stopping.is_set():
+            raise Canceled(STOPPING)
+
     def close(self) -> None:
         """Ends the jobs, and starts none of what waits. Returns at once."""
+        self._stopping.set()
         self._jobs.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -228,11 +228,17 @@ class BlobStore:
         )
         return msgspec.structs.replace(stored, created=True)
 
-    def copy(self, file: LocalFile, digest: str) -> StoredBlob:
-        """Store the bytes of an open file, which must have this digest. Raises `BadRequest` and `OSError`."""
+    def copy(
+        self, file: LocalFile, digest: str, read: Callable[[int], None] = lambda count: None
+    ) -> StoredBlob:
+        """Store the bytes of an open file, which must have this digest. Raises `BadRequest` and `OSError`.
+
+        `read` is told how many have been read, and may raise to end it.
+        """
         with self.writer() as out:
             for piece in file.pieces():
                 out.write(piece)
+                read(os.lseek(file.descriptor, 0, os.SEEK_CUR))
             found, size = out.commit(digest)
             return StoredBlob(found, size, out.created)
 

@@ -61,10 +61,14 @@ class Imports:
             file = LocalFile.open_inside(folder, path)
         except OSError as exc:
             raise BadRequest(f"the file {path} cannot be read: {exc.strerror}") from exc
+
+        def read(count: int) -> None:
+            report(Progress(f"reading {path.name}", "", file.size, count))
+
         with file:
-            digest = file.digest(lambda read: report(Progress(f"reading {path.name}", "", file.size, read)))
+            digest = file.digest(read)
             if in_place:
                 self._blobs.refer(file, digest)
             elif self._blobs.link(file, digest) is None:
-                self._blobs.copy(file, digest)
+                self._blobs.copy(file, digest, read)
         return digest

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from corectl.errors import BadModelFile, BadRequest, CorectlError, NotFound
+from corectl.errors import BadModelFile, BadRequest, Canceled, CorectlError, NotFound
 from corectl.model.manifest import Layer
 from corectl.model.name import ModelName
 from corectl.progress import Progress, Report
@@ -132,11 +133,21 @@ class Pull:
             await asyncio.to_thread(take_bytes, store, here, blob.digest)
             return True
 
-        def read(size: int) -> None:
-            count(size, blob.size)
+        left, reached = threading.Event(), 0
 
-        if await asyncio.to_thread(take_file, store, here, blob.digest, read):
-            return True
+        def read(size: int) -> None:
+            nonlocal reached
+            if left.is_set():
+                raise Canceled("the transfer was cancelled")
+            reached = max(reached, size)
+            count(reached, blob.size)
+
+        try:
+            if await asyncio.to_thread(take_file, store, here, blob.digest, read):
+                return True
+        finally:
+            # Who is cancelled leaves at once, and the server cannot end while a thread goes on.
+            left.set()
         # Now it counts among what is to come.
         del self._here[blob.digest]
         await asyncio.to_thread(self._check_space, [blob])

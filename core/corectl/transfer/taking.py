@@ -26,8 +26,9 @@ def take_bytes(blobs: BlobStore, data: bytes, digest: str) -> None:
 def take_file(blobs: BlobStore, path: Path, digest: str, read: Callable[[int], None]) -> bool:
     """Links or copies a file into the store; False if it is not the blob, or cannot be read.
 
-    It is read as a whole, since a link is believed from then on; `read` is told how much of it has been read. Raises
-    `BadRequest` for a file that changes meanwhile, and `OSError` as writing does.
+    It is read as a whole, since a link is believed from then on, and once more if it is copied. `read` is told how much
+    has been read, and may raise to end it. Raises `BadRequest` for a file that changes meanwhile, and `OSError` as
+    writing does.
     """
     try:
         file = LocalFile.open(path)
@@ -38,7 +39,7 @@ def take_file(blobs: BlobStore, path: Path, digest: str, read: Callable[[int], N
             log.warning("%s is damaged, and is fetched again", path)
             return False
         if blobs.link(file, digest) is None:
-            blobs.copy(file, digest)
+            blobs.copy(file, digest, read)
     return True
 
 
