@@ -7,7 +7,7 @@ import os
 import platform
 import socket
 import ssl
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
@@ -94,18 +94,29 @@ async def ask(
     seconds: float = ANSWER_SECONDS,
     peers: Peers | None = None,
 ) -> Answer:
-    """One request, and its reply of at most `limit` bytes, all of it in so many seconds. No redirect is followed.
+    """One request, and its reply of at most `limit` bytes, all of it so many seconds after the last piece of the body.
+
+    What is sent may take as long as it moves, and the reply as long as is said, even where nothing comes meanwhile: a
+    registry may have gigabytes to store. No redirect is followed.
 
     `peers` is for one that a redirect may have led to. Raises `RemoteUnreachable`, and `RemoteError` for a reply that
     is too long, or compressed.
     """
     try:
         extensions = peers.extensions(url) if peers is not None else {}
-        request = http.build_request(
-            method, url, headers=dict(headers or {}), content=content, extensions=extensions
-        )
+        timeout = httpx.Timeout(http.timeout.connect, read=seconds, write=http.timeout.write, pool=None)
         # Single bytes, one every few seconds, would never run into the client's own timeouts.
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds) as deadline:
+            if content is not None and not isinstance(content, bytes):
+                content = _moving(content, deadline, seconds)
+            request = http.build_request(
+                method,
+                url,
+                headers=dict(headers or {}),
+                content=content,
+                extensions=extensions,
+                timeout=timeout,
+            )
             response = await http.send(request, stream=True)
             try:
                 if peers is not None:
@@ -117,6 +128,17 @@ async def ask(
         raise unreachable(method, url, f"no answer within {seconds:.0f} seconds") from None
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         raise unreachable(method, url, exc) from exc
+
+
+async def _moving(
+    body: AsyncIterable[bytes], deadline: asyncio.Timeout, seconds: float
+) -> AsyncIterator[bytes]:
+    """The same pieces; each puts off the end."""
+    loop = asyncio.get_running_loop()
+    async for piece in body:
+        deadline.reschedule(loop.time() + seconds)
+        yield piece
+    deadline.reschedule(loop.time() + seconds)
 
 
 async def _whole(response: httpx.Response, limit: int) -> bytes:
