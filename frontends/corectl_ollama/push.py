@@ -14,6 +14,6 @@ from corectl_ollama.steps import steps_reply, with_faults
 
 
 async def push(request: AnyRequest, services: Services, body: TransferRequest) -> Response[Any]:
-    """Ends when the client leaves; parts that have arrived need not be sent again."""
+    """Ends when the client leaves; blobs that have arrived need not be sent again."""
     steps = services.transfers.push(require_name(body.model or body.name), insecure=body.insecure)
     return await steps_reply(request, with_faults(steps, RemoteError, Unauthorized), stream=body.stream)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -28,7 +29,9 @@ from tests.core.transfer_kit import (
     running_origin,
     steps_of,
 )
+from tests.registry import faults
 from tests.registry.docker import DockerRegistry
+from tests.registry.host import Answer, Asked, Cut, Handler, Host, forward
 
 WEIGHTS = random_bytes(500_000)
 """Four parts."""
@@ -167,7 +170,11 @@ def test_a_name_that_wants_no_encryption(tmp_path: Path) -> None:
 
 
 class Uploads:
-    """A registry that takes uploads; `elsewhere` is where it sends the bytes, if anywhere."""
+    """A registry that takes uploads; `elsewhere` is where it sends the bytes, if anywhere.
+
+    It `drops` so many parts on the way, the first of them that begin at `drop_at` or later, and `keeps` what has come
+    of them and says so, or has no such request; or it `forgets` the upload then.
+    """
 
     def __init__(self, origin: FakeOrigin, elsewhere: str = "") -> None:
         self.origin = origin
@@ -175,6 +182,10 @@ class Uploads:
         self.parts: dict[int, bytes] = {}
         self.blobs: dict[str, bytes] = {}
         self.drops = 0
+        self.drop_at = 0
+        self.keeps = False
+        self.forgets = False
+        self.finishes_unheard = 0
         self.refuses = 0
         self.etag = ""
         self.manifest = b""
@@ -184,7 +195,11 @@ class Uploads:
     def answer(self, reply: Reply) -> bool:
         path = urlsplit(reply.path)
         if reply.command == "HEAD":
-            return False
+            reply.send(200 if path.path.rpartition("/")[2] in self.blobs else 404)
+            return True
+        if reply.command == "GET":
+            self._say(reply)
+            return True
         if reply.command == "POST":
             self.parts = {}
             reply.send(202, b"", {"location": "/v2/upload/0?state=a%3D"})
@@ -195,7 +210,11 @@ class Uploads:
             self.etag = query["etag"][0]
             assert query["state"] == ["a="]
             self.blobs[query["digest"][0]] = b"".join(self.parts[key] for key in sorted(self.parts))
-            reply.send(201)
+            if self.finishes_unheard:
+                self.finishes_unheard -= 1
+                reply.drop()
+            else:
+                reply.send(201)
         else:
             self.manifest = _read(reply)
             reply.send(201)
@@ -204,9 +223,12 @@ class Uploads:
     def _part(self, reply: Reply) -> None:
         first = int(reply.asked.headers["content-range"].partition("-")[0])
         with self.lock:
-            dropping, self.drops = self.drops > 0, max(self.drops - 1, 0)
+            dropping = self.drops > 0 and first >= self.drop_at
+            self.drops -= dropping
         if dropping:
-            reply.rfile.read(1000)
+            came = reply.rfile.read(1000)
+            if self.keeps:
+                self.parts[first] = came
             reply.drop()
             return
         body = _read(reply)
@@ -221,6 +243,17 @@ class Uploads:
         self.parts[first] = body
         reply.send(202, b"", {"location": following})
 
+    def _say(self, reply: Reply) -> None:
+        """How far an upload is, as OCI has it."""
+        if self.forgets:
+            reply.send(404)
+        elif not self.keeps:
+            reply.send(405)
+        else:
+            count = sum(map(len, self.parts.values()))
+            where = {"location": "/v2/upload/9?state=a%3D", "range": f"0-{max(count - 1, 0)}"}
+            reply.send(204, b"", where)
+
 
 def _read(reply: Reply) -> bytes:
     return reply.rfile.read(int(reply.asked.headers["content-length"]))
@@ -233,8 +266,6 @@ def uploads() -> Iterator[Uploads]:
 
 
 def test_parts_and_their_checksums(tmp_path: Path, uploads: Uploads) -> None:
-    import hashlib
-
     here, name = store(tmp_path), f"{uploads.origin.host}/library/m"
     layer = made(here, name)
     push(here, name)
@@ -255,12 +286,95 @@ def test_parts_and_their_checksums(tmp_path: Path, uploads: Uploads) -> None:
     assert finished[0]["digest"] == [layer.digest]
 
 
-def test_an_upload_that_breaks_off_is_begun_again(tmp_path: Path, uploads: Uploads) -> None:
+def _ranges(uploads: Uploads) -> list[str]:
+    sent = [asked for asked in uploads.origin.log if asked.method == "PATCH"]
+    return [asked.headers["content-range"] for asked in sent]
+
+
+def _count(uploads: Uploads, method: str) -> int:
+    return sum(asked.method == method for asked in uploads.origin.log)
+
+
+def _push_broken(tmp_path: Path, uploads: Uploads) -> None:
+    """A push of two blobs that arrives, and whose counts never go back."""
     here, name = store(tmp_path), f"{uploads.origin.host}/library/m"
     layer = made(here, name)
-    uploads.drops = 3
     counted = [step.completed for step in push(here, name) if step.digest == layer.digest]
     assert counted == sorted(counted) and uploads.blobs[layer.digest] == WEIGHTS
+
+
+def test_a_part_that_breaks_off_goes_on_where_it_was(tmp_path: Path, uploads: Uploads) -> None:
+    uploads.drops, uploads.drop_at, uploads.keeps = 2, 125_000, True
+    _push_broken(tmp_path, uploads)
+    assert _ranges(uploads)[:5] == [
+        "0-124999",
+        "125000-249999",
+        "126000-249999",
+        "127000-249999",
+        "250000-374999",
+    ]
+    assert _count(uploads, "POST") == 2
+    sums = b"".join(hashlib.md5(WEIGHTS[at : at + 125_000]).digest() for at in range(0, 500_000, 125_000))
+    finished = [parse_qs(urlsplit(asked.path).query) for asked in uploads.origin.log if asked.method == "PUT"]
+    assert finished[0]["etag"] == [f"{hashlib.md5(sums).hexdigest()}-4"]
+
+
+def test_a_part_is_sent_again_where_the_registry_does_not_say_how_far_it_is(
+    tmp_path: Path, uploads: Uploads
+) -> None:
+    uploads.drops, uploads.drop_at = 2, 125_000
+    _push_broken(tmp_path, uploads)
+    assert _ranges(uploads)[:5] == ["0-124999", *["125000-249999"] * 3, "250000-374999"]
+    assert _count(uploads, "POST") == 2
+
+
+def test_an_upload_that_the_registry_has_lost_begins_anew(tmp_path: Path, uploads: Uploads) -> None:
+    uploads.drops, uploads.drop_at, uploads.forgets = 2, 125_000, True
+    _push_broken(tmp_path, uploads)
+    assert _ranges(uploads)[:6] == ["0-124999", "125000-249999"] * 2 + ["0-124999", "125000-249999"]
+    assert _count(uploads, "POST") == 4
+
+
+def test_a_last_reply_that_gets_lost_does_not_cost_the_upload(tmp_path: Path, uploads: Uploads) -> None:
+    uploads.finishes_unheard = 1
+    _push_broken(tmp_path, uploads)
+    assert _count(uploads, "POST") == 2 and _count(uploads, "PUT") == 3
+
+
+def test_an_upload_goes_on_after_a_gateway_has_failed(tmp_path: Path, registry: DockerRegistry) -> None:
+    """The registry itself says how far it is."""
+    failing = faults.only(lambda asked: asked.method == "PATCH", faults.in_turn(_pass, faults.failing(502)))
+    with Host(forward(registry.url), failing) as front:
+        here, name = store(tmp_path / "here"), f"{front.netloc}/library/m"
+        layer = made(here, name)
+        push(here, name)
+        assert registry.blob_file(layer.digest).read_bytes() == WEIGHTS
+        assert front.count("POST") == 2 and front.count("PATCH") == 6
+
+
+def test_an_upload_whose_connection_breaks_arrives(tmp_path: Path, registry: DockerRegistry) -> None:
+    """This registry forgets an upload that breaks within a part, so it begins anew."""
+    breaking = faults.only(lambda asked: asked.method == "PATCH", faults.in_turn(_pass, _break))
+    with Host(forward(registry.url), breaking) as front:
+        here, name = store(tmp_path / "here"), f"{front.netloc}/library/m"
+        layer = made(here, name)
+        push(here, name)
+        assert registry.blob_file(layer.digest).read_bytes() == WEIGHTS
+
+
+def _pass(asked: Asked, further: Handler) -> Answer:
+    return further(asked)
+
+
+def _break(asked: Asked, further: Handler) -> Answer:
+    """Hands on some of what comes, and then nobody is there any more."""
+    asked.body = _cut(asked.body)
+    return further(asked)
+
+
+def _cut(body: Iterator[bytes]) -> Iterator[bytes]:
+    yield next(body)[:1000]
+    raise Cut
 
 
 def test_tries_of_uploads_are_counted(tmp_path: Path, uploads: Uploads) -> None:
