@@ -11,6 +11,7 @@ from corectl.model.details import details_of
 from corectl.model.manifest import MediaType
 from corectl.model.name import ModelName
 from corectl.progress import Progress
+from corectl.store.blobs import BlobStore, StoredBlob
 from corectl.store.create import CreateSpec, create
 from corectl.store.ways import Way
 from tests.core.create_kit import CHATML, CHATML_GO, FALLBACK, STOP, Bench, digest
@@ -40,6 +41,36 @@ def test_a_model_is_quantised(bench: Bench) -> None:
     assert (details.quantization_level, details.format, details.parent_model) == ("Q4_K_M", "gguf", "")
     assert weights(bench, "small") != weights(bench, "half")
     assert not [name for name in bench.blobs() if name.startswith("tmp-")]
+
+
+def test_what_was_made_is_not_copied(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies on the store's file system, also where that has neither links nor clones."""
+    bench.create("half", files={"m.gguf": bench.upload(chat_template=CHATML, file_type=1)})
+
+    def copied(*args: object) -> StoredBlob:
+        raise AssertionError("gigabytes are copied while the store is locked")
+
+    monkeypatch.setattr(BlobStore, "link", lambda *args: None)
+    monkeypatch.setattr(BlobStore, "copy", copied)
+    bench.create("small", from_="half", quantize="q4_k_m")
+    path = bench.catalog.blobs.path_of(weights(bench, "small"))
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name.removeprefix("sha256-")
+    assert path.stat().st_mode & 0o777 == 0o644
+    statuses = bench.create("again", from_="half", quantize="q4_k_m")
+    assert f"{LAYER} {weights(bench, 'small')}" in statuses
+
+
+def test_a_link_is_no_result(bench: Bench) -> None:
+    """What it leads to is somebody else's."""
+    place = bench.root / "elsewhere"
+    place.write_bytes(b"hello")
+    with bench.catalog.blobs.scratch() as folder:
+        (folder / "link").symlink_to(place)
+        for path in (folder / "link", folder):
+            with pytest.raises(BadRequest, match="not a regular file"):
+                bench.catalog.blobs.move(path, digest(b"hello"))
+    assert place.read_bytes() == b"hello"
+    assert not bench.catalog.blobs.exists(digest(b"hello"))
 
 
 def test_an_uploaded_file_is_quantised(bench: Bench) -> None:

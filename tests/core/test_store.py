@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from corectl.registry.bounded import BoundedRegistry
 from corectl.store.blobs import BlobStore
 from corectl.store.catalog import Catalog
 from corectl.store.encoding import layer_json
+from corectl.store.local_file import LocalFile
 from corectl.store.manifests import ManifestStore
 from corectl.store.remote import remote_url
 
@@ -413,6 +414,44 @@ def test_a_packaged_model_is_copied_by_linking(tmp_path: Path) -> None:
     assert record.layers[0].path.samefile(tmp_path / "shelf" / "weights")
     catalog.delete(name("mine"))
     assert (tmp_path / "shelf" / "weights").exists()
+
+
+def test_the_store_is_free_while_a_packaged_model_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights may be large, and on another file system. Nobody removes them before the model is there."""
+    asked: list[str] = []
+    read = LocalFile.pieces
+
+    def pieces(file: LocalFile) -> Iterator[memoryview]:
+        def remove() -> None:
+            catalog.blobs.put(b"packed bytes")
+            catalog.discard([digest_of(b"packed bytes")])
+
+        other = threading.Thread(target=remove, daemon=True)
+        other.start()
+        other.join(5)
+        assert not other.is_alive(), "the store is locked"
+        asked.append(file.path.name)
+        yield from read(file)
+
+    monkeypatch.setattr(BlobStore, "link", lambda *args: None)
+    monkeypatch.setattr(LocalFile, "pieces", pieces)
+    catalog = Catalog(tmp_path / "store", [Shelf(tmp_path / "shelf")])
+    catalog.copy(name("packed"), name("mine"))
+    assert asked == ["weights"]
+    record = catalog.find(name("mine"))
+    assert record is not None and record.licenses == ["packed bytes"]
+
+
+def test_a_packaged_model_that_cannot_be_copied_leaves_nothing(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "shelf")
+    catalog = Catalog(tmp_path / "store", [shelf])
+    (tmp_path / "store" / "manifests").mkdir(parents=True)
+    (tmp_path / "store" / "manifests" / "registry.ollama.ai").write_bytes(b"in the way")
+    with pytest.raises(OSError, match="registry.ollama.ai"):
+        catalog.copy(name("packed"), name("mine"))
+    assert list(catalog.blobs.folder.iterdir()) == []
 
 
 def test_a_packaged_model_cannot_be_deleted(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def _converter(host: PluginHost, name: str) -> Converter:
 def _made(folder: Path, path: Path) -> MadeFile:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        # A link makes it part of the store at once.
+        # A rename makes it part of the store at once.
         os.fsync(file.fileno())
         return MadeFile(
             path.relative_to(folder).as_posix(), f"sha256:{digest}", os.fstat(file.fileno()).st_size

@@ -160,7 +160,7 @@ class BlobStore:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """An empty folder beside the blobs, whose files can be linked into the store; it is gone afterwards.
+        """An empty folder beside the blobs, whose files can be moved into the store; it is gone afterwards.
 
         However long it is in use, no server takes it for something that was left behind.
         """
@@ -169,6 +169,21 @@ class BlobStore:
             folder = Path(name)
             with _claimed(folder):
                 yield folder
+
+    def move(self, path: Path, digest: str) -> bool:
+        """Make a file of a scratch folder a blob, unless it is one; False then. It is on the disk, and not written to.
+
+        The digest is trusted. Raises `BadRequest` for a bad digest or what is no file, and `OSError`.
+        """
+        target = self.path_of(digest)
+        if self.exists(digest):
+            return False
+        if path.is_symlink() or not path.is_file():
+            raise BadRequest(f"{path} is not a regular file")
+        path.chmod(0o644)
+        path.replace(target)
+        sync_directory(self.folder)
+        return True
 
     def link_or_copy(self, path: Path, digest: str) -> StoredBlob:
         """Store a file that lies elsewhere: without its bytes being copied where possible, else as a checked copy.

@@ -120,15 +120,18 @@ class Catalog:
             if self.manifests.locate(source) is not None:
                 self.install(destination, self.manifests.read(source).data)
                 return
-            if record is None:
-                raise NotFound(f'model "{source.short}" not found')
-            created: Digests = []
-            try:
+        if record is None:
+            raise NotFound(f'model "{source.short}" not found')
+        created: Digests = []
+        try:
+            # The bytes may have to be copied, which takes as long as it takes: nobody is to wait for that.
+            with self.holding(layer.digest for layer in record.layers):
                 layers = self.adopt(record, created)
-                self.install(destination, self.manifest_bytes(record.config, layers, created))
-            except BaseException:
-                self.discard(created)
-                raise
+                with self.lock:
+                    self.install(destination, self.manifest_bytes(record.config, layers, created))
+        except BaseException:
+            self.discard(created)
+            raise
 
     def adopt(self, record: ModelRecord, created: Digests) -> Layers:
         """The layers of a model, all of them in the store afterwards. New blobs are added to `created`."""

@@ -1,7 +1,7 @@
 """Creates models: from another model, from uploaded files, or as a stub for a model that runs elsewhere.
 
 First everything is read and checked, and what takes long is done: weights are converted and quantised by jobs in a
-scratch folder. Only then the store is locked, for as long as it takes to link files and write small ones. Meanwhile
+scratch folder. Only then the store is locked, for as long as it takes to rename files and write small ones. Meanwhile
 nobody removes the blobs that the model will need. Nothing is visible before the manifest replaces its predecessor in
 one step; what fails leaves no blob behind.
 """

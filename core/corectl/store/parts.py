@@ -87,4 +87,4 @@ def _store(blobs: BlobStore, part: Part) -> bool:
     """Whether the part was not a blob before."""
     if part.data is not None:
         return blobs.put(part.data).created
-    return part.path is not None and blobs.link_or_copy(part.path, part.digest).created
+    return part.path is not None and blobs.move(part.path, part.digest)
