@@ -12,7 +12,7 @@ from collections.abc import AsyncIterable, Callable, Mapping
 import httpx
 import msgspec
 
-from corectl.errors import RemoteError, Unauthorized
+from corectl.errors import BadRequest, RemoteError, Unauthorized
 from corectl.registry.keys import SigningKey, key_path
 from corectl.secret import Secret
 from corectl.transfer.client import Answer, ask
@@ -38,7 +38,11 @@ class AuthorizedHttp:
     """Asks a registry; what it has been given as proof is kept for one pull or push, and goes to that registry only."""
 
     def __init__(self, registry: str, http: httpx.AsyncClient) -> None:
-        self._registry = httpx.URL(registry)
+        """Raises `BadRequest` for an address that is none, such as one with a port that is no number."""
+        try:
+            self._registry = httpx.URL(registry)
+        except httpx.InvalidURL:
+            raise BadRequest("invalid model name") from None
         self._http = http
         self._proofs: dict[bool, str] = {}
         self._lock = asyncio.Lock()

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from corectl.errors import RemoteError, Unauthorized
+from corectl.errors import BadRequest, RemoteError, Unauthorized
 from corectl.registry.keys import SigningKey, key_path
 from corectl_registry.challenge import Challenge, checked_realm, read_challenge
 from corectl_registry.docker_config import credentials
@@ -304,3 +304,12 @@ def test_ssh_keygen_reads_the_key() -> None:
     except FileNotFoundError:
         pytest.skip("ssh-keygen is not installed")
     assert done.stdout.split()[1] == public
+
+
+@pytest.mark.parametrize(
+    "name", ["r:abc/n/m", "127.0.0.1:99999/n/m", "127.0.0.1:/n/m", "a..b/n/m", f"{'a' * 70}.b/n/m"]
+)
+def test_hosts_that_are_none(tmp_path: Path, name: str) -> None:
+    puller = Puller(tmp_path / "models", OciRegistry())  # type: ignore[arg-type]
+    _, error = failure_of(puller, name, insecure=True)
+    assert isinstance(error, BadRequest | RemoteError) and "transfer failed" not in error.message
