@@ -93,7 +93,7 @@ class AuthorizedHttp:
             if known and known != refused:
                 return
             challenge = read_challenge(answer.headers.get_list("www-authenticate"))
-            password = await asyncio.to_thread(credentials, self._registry.netloc.decode())
+            password = await asyncio.to_thread(credentials, self._registry)
             if challenge.scheme == "basic":
                 if not password:
                     raise Unauthorized("unauthorized: access denied")

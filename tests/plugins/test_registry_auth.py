@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import subprocess
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from corectl.errors import BadRequest, RemoteError, Unauthorized
 from corectl.registry.keys import SigningKey, key_path
+from corectl_registry.auth import AuthorizedHttp
 from corectl_registry.challenge import Challenge, checked_realm, read_challenge
 from corectl_registry.docker_config import credentials
 from corectl_registry.registry import OciRegistry
@@ -258,7 +260,43 @@ def login(home: Path, *hosts: str, **more: str) -> str:
 )
 def test_passwords_of_docker(home: Path, key: str, host: str, found: bool) -> None:
     login(home, key)
-    assert credentials(host).reveal() == ("user:pass:word" if found else "")
+    assert credentials(httpx.URL(f"https://{host}")).reveal() == ("user:pass:word" if found else "")
+
+
+@pytest.mark.parametrize(
+    ("key", "registry", "found"),
+    [
+        ("r.example", "http://r.example", False),
+        ("https://r.example", "http://r.example", False),
+        ("http://r.example", "http://r.example", True),
+        ("http://r.example", "https://r.example", True),
+        ("127.0.0.1:5000", "http://127.0.0.1:5000", True),
+        ("localhost:5000", "http://localhost:5000", True),
+        ("[::1]:5000", "http://[::1]:5000", True),
+        ("127.0.0.1.evil.example", "http://127.0.0.1.evil.example", False),
+    ],
+)
+def test_a_password_is_not_sent_in_the_clear(home: Path, key: str, registry: str, found: bool) -> None:
+    login(home, key)
+    assert bool(credentials(httpx.URL(registry))) is found
+
+
+def test_a_registry_without_encryption_gets_no_password(home: Path) -> None:
+    auth, seen = login(home, "https://r.example"), []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("authorization", ""))
+        return httpx.Response(
+            401, headers={"www-authenticate": "Basic realm=r"}, stream=httpx.ByteStream(b"")
+        )
+
+    async def work() -> None:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+            with pytest.raises(Unauthorized):
+                await AuthorizedHttp("http://r.example", http).ask("GET", "http://r.example/v2/")
+
+    asyncio.run(work())
+    assert seen and not any(auth in header for header in seen)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +305,7 @@ def test_passwords_of_docker(home: Path, key: str, host: str, found: bool) -> No
 def test_configurations_of_docker_that_say_nothing(home: Path, text: str) -> None:
     (home / ".docker").mkdir(parents=True)
     (home / ".docker" / "config.json").write_text(text)
-    assert not credentials("r.example")
+    assert not credentials(httpx.URL("https://r.example"))
 
 
 def test_a_password_gets_a_token(tmp_path: Path, home: Path, guarded: tuple[FakeOrigin, Guard]) -> None:
