@@ -58,7 +58,7 @@ async def _steps(services: Services, spec: CreateSpec, *, in_place: bool) -> Ste
     """Creates on a thread of the workshop; yields what it reports, and raises what it raises."""
     loop = asyncio.get_running_loop()
     feed = _Feed()
-    imports = Imports(services.catalog.blobs, services.settings.import_folders)
+    imports = Imports(services.catalog, services.settings.import_folders)
 
     def report(step: Progress) -> None:
         services.workshop.check()

@@ -449,7 +449,7 @@ def test_a_packaged_model_that_cannot_be_copied_leaves_nothing(tmp_path: Path) -
     catalog = Catalog(tmp_path / "store", [shelf])
     (tmp_path / "store" / "manifests").mkdir(parents=True)
     (tmp_path / "store" / "manifests" / "registry.ollama.ai").write_bytes(b"in the way")
-    with pytest.raises(OSError, match="registry.ollama.ai"):
+    with pytest.raises(OSError, match=r"registry\.ollama\.ai"):
         catalog.copy(name("packed"), name("mine"))
     assert list(catalog.blobs.folder.iterdir()) == []
 

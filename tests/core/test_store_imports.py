@@ -10,6 +10,7 @@ import pytest
 from corectl.errors import BadRequest, Canceled, Forbidden
 from corectl.progress import Progress
 from corectl.store.blobs import BlobStore
+from corectl.store.catalog import Catalog
 from corectl.store.create import CreateSpec
 from corectl.store.imports import Imports
 from tests.core.test_store import HELLO
@@ -37,7 +38,7 @@ def take_all(
     blobs: BlobStore, folders: list[str], files: dict[str, str] | None, *, in_place: bool = False
 ) -> dict[str, str] | None:
     spec = CreateSpec(model="m", files=files, adapters=files)
-    taken = Imports(blobs, folders).take(spec, lambda step: None, in_place=in_place)
+    taken = Imports(Catalog(blobs.folder.parent), folders).take(spec, lambda step: None, in_place=in_place)
     assert taken.files == taken.adapters
     return taken.files
 
@@ -64,7 +65,7 @@ def test_a_copy_ends_when_its_report_raises(
     monkeypatch.setattr(BlobStore, "link", lambda *_: None)
     spec = CreateSpec(model="m", files={"m.gguf": str(allowed / "deep" / "m.gguf")})
     with pytest.raises(Canceled):
-        Imports(blobs, [str(allowed)]).take(spec, report, in_place=False)
+        Imports(Catalog(blobs.folder.parent), [str(allowed)]).take(spec, report, in_place=False)
     assert [step.completed for step in told] == [5, 5]
     assert list(blobs.folder.iterdir()) == []
 

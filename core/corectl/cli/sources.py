@@ -140,7 +140,7 @@ class Sender:
     def _blob(self, path: Path) -> str | None:
         """The digest of a blob of the server's own store, as `show --modelfile` names them: it is not read again."""
         digest = path.name.replace("-", ":", 1)
-        if self._store is None or path.parent != self._store.folder or not _DIGEST.fullmatch(digest):
+        if self._store is None or path.parent != self._store.blobs.folder or not _DIGEST.fullmatch(digest):
             return None
         return digest if self._client.has_blob(digest) else None
 

@@ -17,9 +17,10 @@ from corectl.model.manifest import CONFIG_TYPE, Layer, Manifest, ModelConfig
 from corectl.model.name import ModelName
 from corectl.model.record import ModelRecord, StoredLayer
 from corectl.registry.base import LocalRegistry
-from corectl.store.blobs import BlobStore
+from corectl.store.blobs import BlobStore, StoredBlob
 from corectl.store.encoding import layer_json
 from corectl.store.holds import Holds
+from corectl.store.local_file import LocalFile
 from corectl.store.lock import StoreLock
 from corectl.store.manifests import ManifestStore, StoredManifest, decode_manifest
 
@@ -132,6 +133,11 @@ class Catalog:
         except BaseException:
             self.discard(created)
             raise
+
+    def refer(self, file: LocalFile, digest: str) -> StoredBlob:
+        """Make an open file a blob where it lies, while nobody tidies up; see `BlobStore.refer`."""
+        with self.lock:
+            return self.blobs.refer(file, digest)
 
     def adopt(self, record: ModelRecord, created: Digests) -> Layers:
         """The layers of a model, all of them in the store afterwards. New blobs are added to `created`."""

@@ -9,7 +9,7 @@ import msgspec
 
 from corectl.errors import BadRequest, Forbidden
 from corectl.progress import Progress, Report
-from corectl.store.blobs import BlobStore
+from corectl.store.catalog import Catalog
 from corectl.store.create import CreateSpec
 from corectl.store.local_file import LocalFile
 
@@ -17,8 +17,8 @@ from corectl.store.local_file import LocalFile
 class Imports:
     """Takes files from some `folders` into a store. Its methods block: files are read as a whole."""
 
-    def __init__(self, blobs: BlobStore, folders: Iterable[str]) -> None:
-        self._blobs = blobs
+    def __init__(self, catalog: Catalog, folders: Iterable[str]) -> None:
+        self._catalog = catalog
         self._folders = [Path(folder).expanduser().resolve() for folder in folders]
 
     def take(self, spec: CreateSpec, report: Report, *, in_place: bool) -> CreateSpec:
@@ -68,7 +68,7 @@ class Imports:
         with file:
             digest = file.digest(read)
             if in_place:
-                self._blobs.refer(file, digest)
-            elif self._blobs.link(file, digest) is None:
-                self._blobs.copy(file, digest, read)
+                self._catalog.refer(file, digest)
+            elif self._catalog.blobs.link(file, digest) is None:
+                self._catalog.blobs.copy(file, digest, read)
         return digest
