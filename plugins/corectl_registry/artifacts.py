@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from typing import Any
 
 import msgspec
@@ -28,6 +29,8 @@ DOCKER = {
     "application/vnd.docker.ai.gguf.v3.lora": MediaType.ADAPTER,
     "application/vnd.docker.ai.license": MediaType.LICENSE,
 }
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class WireLayer(msgspec.Struct, rename="camel"):
@@ -63,11 +66,14 @@ class WireDockerConfig(msgspec.Struct):
 
 
 def read_artifact(data: bytes) -> Artifact:
-    """Raises `BadModelFile`."""
+    """Raises `BadModelFile`. The digest of its config is one; those of layers are checked when it is a model."""
     try:
-        return msgspec.json.decode(data, type=Artifact)
+        artifact = msgspec.json.decode(data, type=Artifact)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise BadModelFile(f"the manifest is damaged: {exc}") from None
+    if not _DIGEST.fullmatch(artifact.config.digest):
+        raise BadModelFile("the manifest is damaged: invalid digest of its config")
+    return artifact
 
 
 def is_artifact(data: bytes) -> bool:

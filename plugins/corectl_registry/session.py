@@ -15,6 +15,7 @@ from corectl.transfer.client import Answer
 from corectl.transfer.rules import Rules
 from corectl_registry.artifacts import CONFIG_LIMIT, Artifact, is_artifact, model_of, read_artifact
 from corectl_registry.auth import AuthorizedHttp
+from corectl_registry.small import read_blob
 from corectl_registry.upload import Upload
 
 OCI_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -31,6 +32,7 @@ class Session:
         name = origin.name
         host = HUB.get(name.host.lower(), name.host)
         registry = f"{'http' if origin.insecure else 'https'}://{host}"
+        self._client = http
         self._http = AuthorizedHttp(registry, http)
         self._name = name
         self._url = f"{registry}/v2/{name.namespace}/{name.model}"
@@ -50,8 +52,8 @@ class Session:
         """What an artifact says of itself, in a few bytes; nothing where that is no JSON of a size worth reading."""
         if not 0 < artifact.config.size <= CONFIG_LIMIT or not artifact.config.media_type.endswith("json"):
             return b""
-        answer = await self._http.ask("GET", self._blob(artifact.config.digest))
-        return answer.body if answer.status == 200 else b""
+        location = Location(url=self._blob(artifact.config.digest), headers=self._http.headers())
+        return await read_blob(self._client, location, artifact.config.digest, artifact.config.size) or b""
 
     async def locate(self, layer: Layer) -> Location:
         """The registry's own address of it. When it is asked again, what proved who asks may have expired."""

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from corectl.errors import BadModelFile
+from corectl.errors import BadModelFile, RemoteError
 from corectl.model.manifest import MediaType
 from corectl.model.name import ModelName
+from corectl.transfer.body import DigestMismatch
 from corectl_registry.artifacts import is_artifact, model_of, read_artifact
 from corectl_registry.registry import OciRegistry
-from tests.core.transfer_kit import FakeOrigin, Puller, digest_of, failure_of, running_origin
+from tests.core.transfer_kit import FakeOrigin, Puller, Reply, digest_of, failure_of, running_origin
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 GGUF = "application/vnd.docker.ai.gguf.v3"
@@ -66,6 +67,70 @@ def test_a_model_of_dockers(tmp_path: Path, origin: FakeOrigin) -> None:
     ]
     assert record.config.model_format == "gguf" and record.config.model_family == "llama"
     assert (record.config.model_type, record.config.file_type) == ("361.82M", "Q4_K_M")
+
+
+def _model_of_dockers(origin: FakeOrigin, **config: Any) -> str:
+    told = described(
+        origin, json.dumps(DOCKER_CONFIG).encode(), "application/vnd.docker.ai.model.config.v0.1+json"
+    )
+    return offered(origin, told | config, described(origin, b"GGUF weights", GGUF))
+
+
+def test_a_configuration_that_lies_elsewhere(tmp_path: Path, origin: FakeOrigin) -> None:
+    """Docker Hub redirects all blobs."""
+    name = _model_of_dockers(origin)
+    with running_origin() as other:
+        other.content = {path: data for path, data in origin.content.items() if "/blobs/" in path}
+
+        def redirect(reply: Reply) -> bool:
+            if "/blobs/" not in reply.path:
+                return False
+            reply.send(307, b"", {"location": other.url + reply.path})
+            return True
+
+        origin.faults.append(redirect)
+        puller = Puller(tmp_path, OciRegistry())  # type: ignore[arg-type]
+        puller.pull(name, insecure=True)
+    record = puller.catalog.find(ModelName.parse(name))
+    assert record is not None and record.config.model_family == "llama"
+
+
+@pytest.mark.parametrize(
+    "digest", ["sha256:1", "../../../../elsewhere", "", f"sha256:{'0' * 64}\n", "sha512:" + "0" * 128]
+)
+def test_no_address_is_made_of_what_is_no_digest(tmp_path: Path, origin: FakeOrigin, digest: str) -> None:
+    name = _model_of_dockers(origin, digest=digest)
+    _, error = failure_of(Puller(tmp_path, OciRegistry()), name, insecure=True)  # type: ignore[arg-type]
+    assert isinstance(error, BadModelFile) and "digest" in error.message
+    assert [asked.path for asked in origin.log] == ["/v2/ai/m/manifests/latest"]
+
+
+def test_a_configuration_with_other_bytes(tmp_path: Path, origin: FakeOrigin) -> None:
+    config = described(origin, b"{}", "application/vnd.docker.ai.model.config.v0.1+json")
+    name = offered(origin, config, described(origin, b"GGUF weights", GGUF))
+    origin.content[f"/v2/ai/m/blobs/{config['digest']}"] = b"[]"
+    _, error = failure_of(Puller(tmp_path, OciRegistry()), name, insecure=True)  # type: ignore[arg-type]
+    assert isinstance(error, DigestMismatch)
+
+
+def test_a_configuration_that_is_not_there_says_nothing(tmp_path: Path, origin: FakeOrigin) -> None:
+    name = _model_of_dockers(origin, digest=digest_of(b"gone"))
+    puller = Puller(tmp_path, OciRegistry())  # type: ignore[arg-type]
+    assert puller.pull(name, insecure=True)[-1].status == "success"
+
+
+def test_a_configuration_that_has_no_end(tmp_path: Path, origin: FakeOrigin) -> None:
+    name = _model_of_dockers(origin, size=2**19)
+
+    def flood(reply: Reply) -> bool:
+        if "/blobs/" not in reply.path or reply.path.endswith(digest_of(b"GGUF weights")):
+            return False
+        reply.send(200, b" " * 2**24)
+        return True
+
+    origin.faults.append(flood)
+    _, error = failure_of(Puller(tmp_path, OciRegistry()), name, insecure=True)  # type: ignore[arg-type]
+    assert isinstance(error, RemoteError)
 
 
 def test_an_artifact_that_somebody_has_packed(tmp_path: Path, origin: FakeOrigin) -> None:
