@@ -159,6 +159,20 @@ def test_a_model_that_goes_meanwhile_is_no_problem(catalog: Catalog) -> None:
     assert steps[0].status == f"verifying {steps[0].digest}"
 
 
+def test_a_reference_that_goes_while_its_file_is_read_stays_away(catalog: Catalog, tmp_path: Path) -> None:
+    source = tmp_path / "weights.gguf"
+    source.write_bytes(b"hello")
+    refer(catalog, source)
+    os.utime(source, (1, 1))
+
+    def report(step: Progress) -> None:
+        if step.digest == HELLO:
+            catalog.delete(name("m"))
+
+    assert verify(catalog, [], report).problems == ()
+    assert [path for path in (tmp_path / "store").rglob("*") if not path.is_dir()] == []
+
+
 def test_one_at_a_time_and_what_the_listener_raises_ends_it(catalog: Catalog) -> None:
     add(catalog, "a", b"hello")
 

@@ -9,9 +9,9 @@ import msgspec
 from corectl.errors import BadModelFile, BadRequest, Busy, NotFound
 from corectl.model.name import ModelName
 from corectl.progress import Progress, Report
-from corectl.store.blobs import BlobStore
 from corectl.store.catalog import Catalog
 from corectl.store.local_file import LocalFile
+from corectl.store.references import Reference
 
 _STEP = 64 << 20
 """Bytes after which it is said how far a blob is."""
@@ -63,7 +63,7 @@ def _verify(catalog: Catalog, names: Sequence[ModelName], report: Report) -> Ver
     found, size = [], 0
     for digest in wanted:
         try:
-            size += _read(catalog.blobs, digest, report)
+            size += _read(catalog, digest, report)
         except _Wrong as exc:
             found.append((digest, exc))
     # What was removed while others were read is missing to nobody.
@@ -101,16 +101,16 @@ class _Wrong(Exception):
         self.detail = detail
 
 
-def _read(blobs: BlobStore, digest: str, report: Report) -> int:
+def _read(catalog: Catalog, digest: str, report: Report) -> int:
     """The size of a sound blob, in bytes. Raises `_Wrong`."""
-    path = blobs.path_of(digest)
-    reference = blobs.references.find(path)
+    path = catalog.blobs.path_of(digest)
+    reference = catalog.blobs.references.find(path)
     try:
         with LocalFile.open(path) as file:
             found = file.digest(_steps(digest, file.size, report))
             if found == digest:
                 if reference is not None:
-                    blobs.refer(file, digest)  # as it is now; nothing is done if it is as it was
+                    _renew(catalog, digest, file, reference)
                 return file.size
     except FileNotFoundError:
         detail = "its file is not there" if reference is None else reference.problem
@@ -124,6 +124,13 @@ def _read(blobs: BlobStore, digest: str, report: Report) -> int:
             "changed", f"the file {reference.path}, which is used where it lies, has other bytes now"
         )
     raise _Wrong("damaged", f"the digest of its bytes is {found}")
+
+
+def _renew(catalog: Catalog, digest: str, file: LocalFile, reference: Reference) -> None:
+    """The reference to a file as it is now; nothing is done if it is as it was, or was removed while it was read."""
+    with catalog.lock:
+        if catalog.blobs.references.find(catalog.blobs.path_of(digest)) == reference:
+            catalog.blobs.refer(file, digest)
 
 
 def _steps(digest: str, size: int, report: Report) -> Callable[[int], None]:
