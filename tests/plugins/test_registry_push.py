@@ -427,3 +427,26 @@ def test_leaving_a_push_ends_it(tmp_path: Path, uploads: Uploads) -> None:
 
     here.run(leave)
     assert not uploads.manifest
+
+
+def test_a_model_that_is_removed_meanwhile_arrives(tmp_path: Path, uploads: Uploads) -> None:
+    here, name = store(tmp_path), f"{uploads.origin.host}/library/m"
+    layer = made(here, name)
+
+    def removing(reply: Reply) -> bool:
+        if reply.command == "POST" and here.catalog.manifests.locate(ModelName.parse(name)):
+            here.catalog.delete(ModelName.parse(name))
+        return False
+
+    uploads.origin.faults.insert(0, removing)
+    assert push(here, name)[-1].status == "success"
+    assert uploads.blobs[layer.digest] == WEIGHTS and uploads.manifest
+    assert not list((tmp_path / "corectl" / "holds").iterdir())
+
+
+def test_a_store_that_cannot_be_written_to_is_pushed_from(tmp_path: Path, uploads: Uploads) -> None:
+    here, name = store(tmp_path), f"{uploads.origin.host}/library/m"
+    made(here, name)
+    (tmp_path / "corectl").mkdir(exist_ok=True)
+    (tmp_path / "corectl" / "holds").write_bytes(b"")
+    assert push(here, name)[-1].status == "success"

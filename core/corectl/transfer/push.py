@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from contextlib import ExitStack
 from pathlib import Path
 
 from corectl.model.manifest import Layer
@@ -13,6 +15,8 @@ from corectl.store.manifests import StoredManifest
 from corectl.transfer.offered import blobs_of
 from corectl.transfer.pull import SHOWN
 from corectl.transfer.rules import Rules
+
+log = logging.getLogger("corectl.transfer")
 
 
 class Push:
@@ -30,12 +34,24 @@ class Push:
     async def run(self) -> None:
         """Returns when the registry offers the model. Raises `CorectlError`, `OSError`."""
         blobs = blobs_of(self._model.manifest)
-        paths = await asyncio.to_thread(lambda: [self._catalog.blobs.require(blob.digest) for blob in blobs])
-        for blob, path in zip(blobs, paths, strict=True):
-            await self._bring(blob, path)
-        self._report(Progress("pushing manifest"))
-        await self._session.publish(self._model.data)
+        with ExitStack() as stack:
+            paths = await asyncio.to_thread(self._take, stack, blobs)
+            for blob, path in zip(blobs, paths, strict=True):
+                await self._bring(blob, path)
+            self._report(Progress("pushing manifest"))
+            await self._session.publish(self._model.data)
         self._report(Progress("success"))
+
+    def _take(self, stack: ExitStack, blobs: list[Layer]) -> list[Path]:
+        """The files, which stay when the model is removed or replaced meanwhile."""
+        try:
+            stack.enter_context(self._catalog.holding(blob.digest for blob in blobs))
+        except OSError as exc:
+            # A store that cannot be written to can be pushed from as well.
+            log.warning(
+                "nothing keeps the blobs of %s while they are pushed: %s", self._model.name.short, exc
+            )
+        return [self._catalog.blobs.require(blob.digest) for blob in blobs]
 
     async def _bring(self, blob: Layer, path: Path) -> None:
         status = f"pushing {blob.digest.partition(':')[2][:SHOWN]}"
