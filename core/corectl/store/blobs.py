@@ -76,6 +76,10 @@ class BlobWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """What leaving the block does; a large file takes a moment to be removed."""
         try:
             # On a full disk closing fails as well: it writes what is left.
             self._file.close()
