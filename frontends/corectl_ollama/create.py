@@ -58,7 +58,6 @@ async def _steps(services: Services, spec: CreateSpec, *, in_place: bool) -> Ste
     """Creates on a thread of the workshop; yields what it reports, and raises what it raises."""
     loop = asyncio.get_running_loop()
     feed = _Feed()
-    imports = Imports(services.catalog, services.settings.import_folders)
 
     def report(step: Progress) -> None:
         services.workshop.check()
@@ -66,6 +65,7 @@ async def _steps(services: Services, spec: CreateSpec, *, in_place: bool) -> Ste
 
     def work() -> None:
         try:
+            imports = Imports(services.catalog, services.settings.import_folders)
             taken = imports.take(spec, report, in_place=in_place)
             create(services.catalog, taken, report, importer=services.workshop, check_template=check_template)
         finally:

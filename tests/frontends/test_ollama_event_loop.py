@@ -19,7 +19,10 @@ from corectl.server.services import Services
 from corectl.server.workshop import Workshop
 from corectl.store.blobs import BlobWriter
 from corectl.store.catalog import Catalog
+from corectl.store.create import CreateSpec
+from corectl.store.imports import Imports
 from corectl_ollama.blobs import post_blob
+from corectl_ollama.create import _steps
 from tests.frontends.conftest import ABSENT, digest_of
 
 Threads = list[threading.Thread]
@@ -65,3 +68,17 @@ def test_uploads_are_ended_on_a_worker_thread(
         assert asyncio.run(post_blob(sent(b"hello"), services, digest)).status_code == 201
     assert closing and threading.main_thread() not in closing
     assert len(list(services.catalog.blobs.folder.iterdir())) == (digest != ABSENT)
+
+
+def test_allowed_folders_are_resolved_on_a_worker_thread(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may lie on a network file system that does not answer."""
+    making = noted(monkeypatch, Imports, "__init__")
+
+    async def statuses() -> list[str]:
+        spec = CreateSpec(model="stub", from_="m", remote_host="http://192.0.2.1")
+        return [step.status async for step in _steps(services, spec, in_place=False)]
+
+    assert asyncio.run(statuses())[-1] == "success"
+    assert making and threading.main_thread() not in making
