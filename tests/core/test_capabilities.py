@@ -157,4 +157,4 @@ def test_a_stub_tells_what_its_config_says() -> None:
     stub = record(config)
     assert model_info(stub) == {"general.architecture": "gptoss", "gptoss.context_length": 4096}
     assert details_of(stub, lengths=True).context_length == 4096
-    assert show_modelfile(stub).endswith("\nFROM big:20b\n")
+    assert show_modelfile(stub).endswith("\nFROM m:latest\n")

@@ -15,7 +15,10 @@ from corectl.store.local_file import LocalFile
 
 
 class Imports:
-    """Takes files from some `folders` into a store. All of it blocks: links are resolved, and files are read as a whole."""
+    """Takes files from some `folders` into a store.
+
+    All of it blocks: links are resolved, and files are read as a whole.
+    """
 
     def __init__(self, catalog: Catalog, folders: Iterable[str]) -> None:
         self._catalog = catalog
