@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -25,6 +26,7 @@ class Told(msgspec.Struct):
 
     prints: str = ""
     complains: str = ""
+    warns: list[str] = []
     steps: int = 0
     error: str = ""
     kills: int = 0
@@ -51,6 +53,9 @@ class Obedient:
         sys.stdout.flush()
         sys.stderr.write(told.complains)
         sys.stderr.flush()
+        for text in told.warns:
+            logging.getLogger(__name__).warning("%s", text)
+            logging.getLogger("library").warning("%s", text)
         for step in range(1, told.steps + 1):
             done(step, told.steps)
         if told.error:

@@ -23,6 +23,7 @@ from corectl.errors import (
     NotSupported,
     OutOfMemory,
 )
+from corectl.jobs.heard import LONGEST, MOST
 from corectl.jobs.messages import AdapterConversion, Conversion, Made, MadeFile, encode
 from corectl.jobs.processes import TAIL, Jobs
 from corectl.model.files import ModelFiles
@@ -110,6 +111,13 @@ def test_an_adapter_is_told_its_base(shop: Shop) -> None:
 def test_what_libraries_print_is_no_message(shop: Shop) -> None:
     made = shop.run(prints='{"type": "failed", "code": "x", "message": "no"}\n' * 3, files={"a": "x"})
     assert [file.name for file in made.files] == ["a"]
+
+
+def test_what_a_converter_warns_of_is_told_once_and_not_endlessly(shop: Shop) -> None:
+    made = shop.run(warns=["odd", "odd", "x" * 10_000, *map(str, range(100))], files={"a": "x"})
+    assert [notice.message for notice in made.notices[:3]] == ["odd", "x" * LONGEST, "0"]
+    assert len(made.notices) == MOST
+    assert {notice.code for notice in made.notices} == {"conversion_warning"}
 
 
 def test_steps_come_at_most_ten_times_a_second(shop: Shop) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from corectl.config import Settings
 from corectl.errors import LoadFailed, NotSupported
+from corectl.jobs.heard import warnings_of
 from corectl.jobs.messages import AdapterConversion, Conversion, Job, Made, MadeFile, Quantization
 from corectl.messages import Notice
 from corectl.model.conversion import Converter
@@ -24,9 +25,15 @@ def perform(job: Job, done: Done) -> Made:
     notices: tuple[Notice, ...] = ()
     match job:
         case Conversion():
-            _converter(host, job.converter).convert(job.files, job.folder, done)
+            converter = _converter(host, job.converter)
+            with warnings_of(converter) as heard:
+                converter.convert(job.files, job.folder, done)
+            notices = tuple(heard)
         case AdapterConversion():
-            _converter(host, job.converter).convert_adapter(job.adapter, job.base, job.folder, done)
+            converter = _converter(host, job.converter)
+            with warnings_of(converter) as heard:
+                converter.convert_adapter(job.adapter, job.base, job.folder, done)
+            notices = tuple(heard)
         case Quantization():
             backend = host.backends.get(job.backend)
             if not isinstance(backend, Quantizer):

@@ -38,6 +38,7 @@ class Converter(Protocol):
     def convert(self, files: ModelFiles, folder: Path, done: Done) -> None:
         """Writes the model into an empty folder. In a process of its own, with nothing else loaded.
 
+        Warnings that its package logs reach the client that creates the model, with the code `conversion_warning`.
         Raises `BadModelFile`, and `NotSupported` for an architecture or a part that it does not know.
         """
         ...
