@@ -33,6 +33,9 @@ HASH_STEP = 2**23
 HASH_TURN = 2**26
 """Bytes that one turn takes at most: to cancel is to wait for it."""
 
+FLUSH_STEP = 2**28
+"""Bytes that are worth a flush while others still come."""
+
 MAX_EXPIRED = 3
 """Addresses in a row that are refused."""
 
@@ -105,7 +108,7 @@ class Download:
             return
         try:
             await self._begin()
-            await _together(self._note(), self._fetch(), self._hash())
+            await _together(self._note(), self._fetch(), self._hash(), self._flush())
             await self._finish()
         finally:
             await self._workers.settled()
@@ -261,6 +264,15 @@ class Download:
             else:
                 await self._news.wait()
                 self._news.clear()
+
+    async def _flush(self) -> None:
+        """Has the disk take what is there from time to time, so that the end need not wait for all of it."""
+        flushed = self._completed
+        while self._completed < self._size:
+            await asyncio.sleep(self._rules.tick)
+            if self._completed - flushed >= FLUSH_STEP:
+                flushed = self._completed
+                await self._workers.run(self._file.flush)
 
     async def _note(self) -> None:
         """Again and again notes how far the parts are, and only then says so."""

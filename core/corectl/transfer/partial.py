@@ -112,6 +112,10 @@ class PartialFile:
     def digest(self) -> str:
         return f"sha256:{self._digest.hexdigest()}"
 
+    def flush(self) -> None:
+        """Waits until the disk has what was written before. Raises `OSError`."""
+        os.fsync(self._descriptor)
+
     def adopt(self) -> None:
         """Makes the file the blob. Raises `OSError`."""
         os.fchmod(self._descriptor, 0o644)
