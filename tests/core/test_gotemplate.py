@@ -329,6 +329,10 @@ def test_tools_print_as_json_and_can_be_ranged() -> None:
         ({"type": "object"}, "Record<string, any>"),
         ({"anyOf": [{"type": "string"}, {"type": ["number", "null"]}]}, "string | number | null"),
         ({}, "any"),
+        ({"type": 5}, "any"),
+        ({"type": [{}, [], "null"]}, "null"),
+        ({"anyOf": 5, "type": "string"}, "string"),
+        ({"anyOf": [5, {"type": True}]}, "any"),
     ],
 )
 def test_typescript(schema: dict[str, Any], type_: str) -> None:
