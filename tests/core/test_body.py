@@ -140,6 +140,12 @@ def test_no_json(body: bytes) -> None:
         decode(body, Body)
 
 
+@pytest.mark.parametrize("rest", [b"", b" trailing", b"\xff"])
+def test_a_number_that_no_float_can_hold_is_refused_whatever_else_is_forgiven(rest: bytes) -> None:
+    with pytest.raises(BadRequest, match="out of range"):
+        decode(b'{"anything": 1e400}' + rest, Body)
+
+
 @pytest.mark.parametrize(
     "item", [b'"k%d":0,', b'"k%d"\t\n: 0,', b'"options":{"k%d":0},'], ids=["plain", "spaced", "nested"]
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import cache
 from typing import Any, TypeVar
@@ -140,7 +141,7 @@ def _members(body: bytes) -> dict[str, msgspec.Raw]:
         # Rare: bytes after the value, or text that is not quite UTF-8.
         text = body.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
         try:
-            value = json.JSONDecoder(parse_constant=_no_number).raw_decode(text)[0]
+            value = _lenient.raw_decode(text)[0]
         except ValueError:
             raise ValueError(str(first)) from first
         return _object.decode(msgspec.json.encode(_whole(value))) or {}
@@ -148,6 +149,17 @@ def _members(body: bytes) -> dict[str, msgspec.Raw]:
 
 def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _number(text: str) -> float:
+    """A number that a float can hold: infinity would be written as null, as if nothing had been given."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise BadRequest(f"malformed JSON: the number {text[:64]} is out of range")
+    return value
+
+
+_lenient = json.JSONDecoder(parse_constant=_no_number, parse_float=_number)
 
 
 def _whole(value: Any) -> Any:
