@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from corectl.messages import Delta, Event, Finish, Logprob
@@ -93,7 +94,7 @@ def text_choice(index: int, delta: Delta, finish: Finish, *, logprobs: bool) -> 
 def legacy_logprobs(found: Sequence[Logprob]) -> dict[str, Any]:
     """Probabilities as this route has them; offsets count from the first of these tokens."""
     tokens = [item.chosen.token for item in found]
-    offsets = [sum(map(len, tokens[:index])) for index in range(len(tokens))]
+    offsets = [0, *accumulate(map(len, tokens))][:-1]
     return {
         "tokens": tokens,
         "token_logprobs": [item.chosen.logprob for item in found],

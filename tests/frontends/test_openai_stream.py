@@ -24,6 +24,7 @@ from corectl.messages import Delta, Finish, Fit, Logprob, Notice, TokenLogprob, 
 from corectl.server.context import Clock
 from corectl_openai.errors import error_body, error_event
 from corectl_openai.stream import ChatStream
+from corectl_openai.text import legacy_logprobs
 
 LOGPROB = Logprob(TokenLogprob("a", -0.5, b"a"), ())
 
@@ -140,3 +141,9 @@ def test_errors_speak_of_what_the_client_has_sent() -> None:
     assert error_body(BadRequest("format.type: must be another")).message == (
         "response_format.json_schema.schema.type: must be another"
     )
+
+
+def test_offsets_of_a_long_text_are_counted_in_one_go() -> None:
+    found = [Logprob(TokenLogprob("ab", -0.5, b"ab"), ())] * 100_000
+    assert legacy_logprobs(found)["text_offset"] == list(range(0, 200_000, 2))
+    assert legacy_logprobs([])["text_offset"] == []
