@@ -43,7 +43,9 @@ async def complete(request: AnyRequest, services: Services, body: CompletionRequ
     """Checks the request, then runs it. Without a prompt the model is loaded, and that is all."""
     clock, created = Clock(), int(time.time())
     require_name(body.model)
-    prompts = [prompt for prompt in read_inputs(body.prompt, "prompt") if prompt]
+    prompts = read_inputs(body.prompt, "prompt")
+    # Among others an empty one counts: choices are known by their numbers.
+    prompts = prompts if any(prompts) else []
     each = _check(body, prompts)
     record = await find_model(services, body.model)
     options = load_options(request, body)

@@ -50,6 +50,12 @@ def test_several_prompts_and_choices(server: Server) -> None:
         assert "".join(own).split()[:2] == first[index // 2]
 
 
+def test_an_empty_prompt_among_others_has_a_choice_of_its_own(server: Server) -> None:
+    reply = complete(server, prompt=[SKY, "", "Name a colour."], echo=True, max_tokens=1)
+    assert [choice["index"] for choice in reply["choices"]] == [0, 1, 2]
+    assert texts(reply)[0].startswith(SKY) and texts(reply)[2].startswith("Name a colour.")
+
+
 def test_echo_and_tokens(server: Server) -> None:
     assert texts(complete(server, echo=True))[0] == SKY + texts(complete(server))[0]
     chunks = events(server, PATH, prompt=SKY, echo=True, **GREEDY)
