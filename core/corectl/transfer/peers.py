@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
 import httpx
 
+from corectl import addresses
 from corectl.errors import RemoteError
 from corectl.transfer.client import shown
 
@@ -51,10 +51,7 @@ class Peers:
 def _is_inside(stream: Any) -> bool:
     """Whether the other end is this machine, or on a network that is not the internet."""
     found = stream.get_extra_info("server_addr")
-    if not isinstance(found, tuple):
-        return False
-    address = ipaddress.ip_address(str(found[0]).partition("%")[0])
-    return not (getattr(address, "ipv4_mapped", None) or address).is_global
+    return isinstance(found, tuple) and not addresses.is_public(str(found[0]))
 
 
 def _refusal(url: str) -> RemoteError:
