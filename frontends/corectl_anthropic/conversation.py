@@ -123,10 +123,10 @@ class _Conversation:
 
 
 def _image(where: str, source: Source) -> str:
-    """The base64 text of an image. Raises `BadRequest` for one that is elsewhere, or that is no base64."""
+    """The base64 text of an image that is here; see `corectl_anthropic.images`. Raises `BadRequest`."""
     if source.type != "base64" or source.data is None:
         kind = source.type[:64]
-        raise BadRequest(f"{where}: invalid image source type: {kind}. Only base64 images are supported.")
+        raise BadRequest(f"{where}: invalid image source type: {kind}. Only base64 and url are supported.")
     try:
         binascii.a2b_base64(source.data, strict_mode=True)
     except ValueError as exc:

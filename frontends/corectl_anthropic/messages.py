@@ -16,6 +16,7 @@ from corectl.server.watch import while_connected
 from corectl.server.whole import collected
 from corectl_anthropic.asked import Asked, check, read
 from corectl_anthropic.errors import request_id
+from corectl_anthropic.images import take_images
 from corectl_anthropic.replies import (
     Reply,
     ToolUseBlock,
@@ -64,10 +65,12 @@ async def count_tokens(request: AnyRequest, services: Services, body: CountReque
 
 
 async def _checked(request: AnyRequest, services: Services, body: CountRequest) -> ModelRecord:
-    """The model of a request that has all it needs. A context comes from the body, else from the header."""
+    """The model of a request that then has all it needs: its images, and a context (else from the header)."""
     check(body)
     body.num_ctx = asked_context(request.headers) if body.num_ctx is None else body.num_ctx
-    return await find_model(services, body.model, missing=_missing)
+    record = await find_model(services, body.model, missing=_missing)
+    await take_images(request, services, record, body)
+    return record
 
 
 def _missing(name: str) -> str:

@@ -21,10 +21,11 @@ class Text(Block, tag="text"):
 
 
 class Source(msgspec.Struct):
-    """Where an image is. Only those of type `base64` have their `data` in the request."""
+    """Where an image is. Those of type `base64` have their `data` in the request, and of type `url` an address."""
 
     type: str
     data: str | None = None
+    url: str | None = None
 
 
 class Image(Block, tag="image"):

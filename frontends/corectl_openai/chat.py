@@ -30,6 +30,7 @@ from corectl_openai.asked import (
 from corectl_openai.choices import open_all, take_all, variants
 from corectl_openai.content import read_messages
 from corectl_openai.errors import error_event
+from corectl_openai.images import contents_of, with_images
 from corectl_openai.replies import FINGERPRINT, PING, SSE, new_id, reply, said_of, usage_of, wire_logprobs
 from corectl_openai.schema import ChatRequest
 from corectl_openai.stream import ChatStream, reason_of, wire_calls
@@ -48,6 +49,8 @@ async def chat(request: AnyRequest, services: Services, body: ChatRequest) -> Re
         "top_logprobs": read_top_logprobs(body),
     }
     record = await find_model(services, body.model)
+    contents = contents_of(body.messages, "messages", "content")
+    messages = await with_images(request, services, record, messages, contents)
     options = load_options(request, body)
 
     def read() -> tuple[Settled, Completion]:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from corectl.messages import Message
+from corectl.server.fetching import is_web_address
 from corectl_openai.errors import WrongField
 
 ROLES = {"developer": "system", "function": "tool"}
@@ -62,7 +63,7 @@ def _text(wire: dict[str, Any], key: str, where: str) -> str:
 
 
 def read_content(content: Any, where: str, *, optional: bool = False) -> tuple[str, tuple[str, ...]]:
-    """The text and the images (base64). Parts of text are lines of one message."""
+    """The text and the images (base64, or addresses on the web). Parts of text are lines of one message."""
     if isinstance(content, str):
         return content, ()
     if isinstance(content, list):
@@ -86,21 +87,25 @@ def _part(part: Any, where: str, texts: list[str], images: list[str]) -> None:
             raise WrongField(f"{where}.{key}", "invalid message format", "invalid_type")
         texts.append(text)
     elif kind in ("image_url", "input_image"):
-        images.append(_image(part.get("image_url"), f"{where}.image_url"))
+        images.append(_image(address_of(part), f"{where}.image_url"))
     elif kind in ("input_audio", "file", "input_file", "video_url"):
         raise WrongField(f"{where}.type", f"{where}: parts of type {kind} are not supported")
     else:
         raise WrongField(f"{where}.type", "invalid message format")
 
 
-def _image(value: Any, where: str) -> str:
-    """The image in base64."""
-    url = value.get("url") if isinstance(value, dict) else value
+def address_of(part: dict[str, Any]) -> Any:
+    """The URL of a part that is an image, as the client has written it."""
+    value = part.get("image_url")
+    return value.get("url") if isinstance(value, dict) else value
+
+
+def _image(url: Any, where: str) -> str:
+    """The image in base64, or its address on the web; see `corectl_openai.images`."""
     if not isinstance(url, str):
         raise WrongField(where, "invalid image input", "invalid_type")
-    if url[:8].lower().startswith(("http://", "https://")):
-        message = "image URLs are not currently supported, please use base64 encoded data instead"
-        raise WrongField(where, message)
+    if is_web_address(url):
+        return url
     begin = _DATA_URL.match(url)
     # What is wrong behind the beginning of a large one is found where it is decoded.
     if begin is None or not _BASE64.fullmatch(url, begin.end(), begin.end() + 256):

@@ -28,6 +28,7 @@ from corectl.server.whole import CallCollector
 from corectl_openai.asked import load_options, read_effort, read_format, read_keep_alive, sampling_options
 from corectl_openai.choices import take_all
 from corectl_openai.errors import WrongField
+from corectl_openai.images import contents_of, with_images
 from corectl_openai.items import read_items, read_response_tools
 from corectl_openai.memory import Conversations
 from corectl_openai.replies import PING, SSE, reply
@@ -49,6 +50,8 @@ async def respond(
         "tool_choice": _choice(body, tools),
     }
     record = await find_model(services, body.model)
+    contents = contents_of(body.input, "input", "content", "output")
+    messages = await with_images(request, services, record, messages, contents)
     options = load_options(request, body)
 
     def read() -> tuple[Settled, Completion]:

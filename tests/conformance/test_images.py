@@ -35,15 +35,19 @@ def upload(server: Server, file: Path) -> str:
     return digest
 
 
-@pytest.fixture(scope="module")
-def seeing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def start_seeing(folder: Path, **environment: str) -> Server:
     """A server with a model that can see."""
-    folder = tmp_path_factory.mktemp("seeing")
-    running = Server(folder)
+    running = Server(folder, **environment)
     projector = write_projector(Siglip(576), folder / "projector.gguf")
     files = {"model.gguf": upload(running, smollm2()), "projector.gguf": upload(running, projector)}
     body = {"model": SIGHT, "files": files, "stream": False}
     assert running.client.post("/api/create", json=body).raise_for_status().json() == {"status": "success"}
+    return running
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    running = start_seeing(tmp_path_factory.mktemp("seeing"))
     yield running
     assert running.stop() == 0, running.log
 

@@ -45,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     origins: tuple[str, ...] = ()
     max_body: int = 64 * 2**20
     import_folders: tuple[str, ...] = ()
+    image_urls: bool = False
     prune: bool = True
     log_level: str = "info"
     log_format: str = "text"

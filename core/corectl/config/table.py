@@ -202,6 +202,12 @@ SETTINGS = (
         help="folders of this machine whose files create requests may name by their paths; empty: none",
     ),
     Setting(
+        name="image_urls",
+        variables=("CORECTL_IMAGE_URLS",),
+        parse=readers.boolean,
+        help="fetch images that requests name by a web address, from the internet only; off: such requests are refused",
+    ),
+    Setting(
         name="prune",
         variables=("OLLAMA_NOPRUNE",),
         parse=readers.inverted,

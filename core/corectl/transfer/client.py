@@ -65,7 +65,7 @@ def make_client() -> httpx.AsyncClient:
     """A client that takes proxies and certificates from the environment, and follows nothing by itself."""
     httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = READ_BYTES
     client = httpx.AsyncClient(
-        verify=_trusted(),
+        verify=trusted(),
         headers={"user-agent": user_agent(), "accept-encoding": "identity"},
         timeout=httpx.Timeout(CONNECT_SECONDS, pool=None),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
@@ -75,7 +75,7 @@ def make_client() -> httpx.AsyncClient:
     return client
 
 
-def _trusted() -> ssl.SSLContext:
+def trusted() -> ssl.SSLContext:
     """The authorities that the environment names; else those of the system, and those that browsers trust."""
     context = ssl.create_default_context()
     if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
