@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from corectl import addresses
 from corectl.config import Settings
@@ -27,12 +34,13 @@ PNG = b"HTTP/1.1 200 OK\r\ncontent-type: image/png\r\n"
 class Target:
     """A server on loopback that gives one answer, and keeps what it was sent."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[bytes] = []
+        self._tls = tls
         self._answer = answer
 
     async def start(self) -> asyncio.Server:
-        server = await asyncio.start_server(self._take, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._take, "127.0.0.1", 0, ssl=self._tls)
         self.port = server.sockets[0].getsockname()[1]
         return server
 
@@ -320,6 +328,41 @@ def test_a_host_that_takes_no_connection(inside: None) -> None:
 
 def test_a_host_without_a_good_certificate(inside: None) -> None:
     assert "cannot be reached" in refused(Target(whole()), "https://127.0.0.1:{}/")
+
+
+@pytest.fixture
+def certified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """What a server has that is `images.example`, as those who fetch trust it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "images.example")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("images.example")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    own = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    public = certificate.public_bytes(serialization.Encoding.PEM)
+    file = tmp_path / "server.pem"
+    file.write_bytes(key.private_bytes(serialization.Encoding.PEM, *own) + public)
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(file)
+    trusting = ssl.create_default_context(cadata=public.decode())
+    monkeypatch.setattr(fetching, "_tls", lambda: trusting)
+    return served
+
+
+def test_a_certificate_is_for_the_name(
+    inside: None, names: dict[str, list[str]], certified: ssl.SSLContext
+) -> None:
+    """Although the connection is made to an address."""
+    names |= {"images.example": ["127.0.0.1"], "others.example": ["127.0.0.1"]}
+    target = Target(whole(), certified)
+    assert base64.b64decode(from_target(target, "https://images.example:{}/")) == DATA
+    message = refused(target, "https://others.example:{}/")
+    assert message == "'others.example' cannot be reached" and len(target.asked) == 1
 
 
 def test_so_many_and_no_more(inside: None) -> None:
