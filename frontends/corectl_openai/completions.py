@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from litestar import Response
 
+from corectl.errors import BadRequest
 from corectl.messages import (
     ChatPrompt,
     Completion,
@@ -155,7 +156,7 @@ async def _echoes(
         if all(isinstance(prompt, str) for prompt in prompts):
             return [str(prompt) for prompt in prompts]
         options = load_options(request, body)
-        return await detokenized(services, body.model, prompts, options, read_keep_alive(body))
+        return await detokenized(services, body.model, prompts, "prompt", options, read_keep_alive(body))
 
     return await while_connected(request, texts())
 
@@ -164,14 +165,18 @@ async def detokenized(
     services: Services,
     model: str,
     inputs: Sequence[Input],
+    where: str,
     options: dict[str, Any],
     keep_alive: float | None,
 ) -> list[str]:
-    """Inputs as texts, those of tokens by the model's own vocabulary."""
+    """Inputs as texts, those of tokens by the model's own vocabulary. `where` names them in errors."""
     async with asking(services, Clock(), model, options=options, keep_alive=keep_alive) as (_, runner):
 
         async def text(tokens: Tokens) -> str:
-            return (await runner.detokenize(Detokenize(tokens=tokens))).text
+            try:
+                return (await runner.detokenize(Detokenize(tokens=tokens))).text
+            except BadRequest as exc:
+                raise WrongField(where, f"{where}: {exc.message}") from exc
 
         return [item if isinstance(item, str) else await text(item) for item in inputs]
 

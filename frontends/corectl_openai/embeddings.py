@@ -61,7 +61,7 @@ async def _vectors(
 ) -> Vectors:
     options, keep_alive = load_options(request, body), read_keep_alive(body)
     if not all(isinstance(item, str) for item in inputs):
-        inputs = [*await detokenized(services, body.model, inputs, options, keep_alive)]
+        inputs = [*await detokenized(services, body.model, inputs, "input", options, keep_alive)]
     async with asking(services, Clock(), body.model, options=options, keep_alive=keep_alive) as found:
         record, runner = found
         return await runner.embed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -26,7 +27,6 @@ TYPES = {
 """Errors by their status; all others are the server's own."""
 
 OURS = {
-    "num_predict": "max_tokens",
     "format": "response_format.json_schema.schema",
     "think": "reasoning_effort",
     "thinking": "reasoning_effort",
@@ -36,6 +36,16 @@ OURS = {
 }
 """What parts of a request are called in errors of the core, and in this protocol."""
 
+OURS_IN_RESPONSES = {
+    **OURS,
+    "format": "text.format.schema",
+    "think": "reasoning.effort",
+    "thinking": "reasoning.effort",
+    "vision": "input",
+}
+"""And in /v1/responses, which has other names."""
+
+_RANGE = re.compile(r"` [<>]=? \S+ - at `\$")
 _SCHEMA = re.compile(r" - at `\$\.?([^`]+)`$")
 _OPTION = re.compile(r'^option "(\w+)"')
 _ABLE = re.compile(r"does not support (tools|vision|thinking|insert)$")
@@ -62,18 +72,18 @@ class ErrorBody(msgspec.Struct):
     code: str | None
 
 
-def error_body(error: CorectlError) -> ErrorBody:
-    """What is shown of an error."""
+def error_body(error: CorectlError, names: Mapping[str, str] = OURS) -> ErrorBody:
+    """What is shown of an error; `names` are those of the request's parts."""
     kind = TYPES.get(error.status, "api_error")
     if isinstance(error, NotFound):
         return ErrorBody(error.message, kind, "model", "model_not_found")
     if not isinstance(error, BadRequest):
         return ErrorBody(error.message, kind, None, error.code)
-    param = _param(error)
-    return ErrorBody(_renamed(error.message), kind, param, _mistake(error, param))
+    param = _param(error, names)
+    return ErrorBody(_renamed(error.message, names), kind, param, _mistake(error, param))
 
 
-def _param(error: BadRequest) -> str | None:
+def _param(error: BadRequest, names: Mapping[str, str]) -> str | None:
     """The field that is wrong: what an error says, or what the core's wording, which begins with the field, shows."""
     if isinstance(error, WrongField):
         return error.param
@@ -81,7 +91,7 @@ def _param(error: BadRequest) -> str | None:
         if found := pattern.search(error.message):
             path = found[1].replace("[...]", "[]")
             first, rest = re.fullmatch(r"(\w+)(.*)", path, re.DOTALL).groups()  # type: ignore[union-attr]
-            return OURS.get(first, first) + rest
+            return names.get(first, first) + rest
     return "model" if error.message == "invalid model name" else None
 
 
@@ -93,22 +103,23 @@ def _mistake(error: BadRequest, param: str | None) -> str | None:
     if error.message.endswith(" is required"):
         return "missing_required_parameter"
     if _SCHEMA.search(error.message):
-        return "invalid_type"
+        return "invalid_value" if _RANGE.search(error.message) else "invalid_type"
     return "invalid_value" if param else None
 
 
-def _renamed(message: str) -> str:
+def _renamed(message: str, names: Mapping[str, str]) -> str:
     """A text of the core that begins with a name of its own, with the name that the client has used."""
     found = _OPTION.match(message) or _FIELD.match(message)
     first = re.split(r"[.\[]", found[1])[0] if found else ""
-    return message.replace(first, OURS[first], 1) if first in OURS else message
+    return message.replace(first, names[first], 1) if first in names else message
 
 
 def error_reply(request: AnyRequest, error: CorectlError) -> Response[bytes]:
     trace.current().outcome = error.code
     headers: dict[str, Any] = {"retry-after": str(error.retry_after)} if isinstance(error, Busy) else {}
+    names = OURS_IN_RESPONSES if request.scope["path"].endswith("/responses") else OURS
     return Response(
-        msgspec.json.encode({"error": error_body(error)}),
+        msgspec.json.encode({"error": error_body(error, names)}),
         status_code=error.status,
         media_type=JSON,
         headers=headers,

@@ -11,6 +11,7 @@ import msgspec
 
 MAX_CHOICES = 128
 
+Limit = Annotated[int, msgspec.Meta(ge=-(2**31) + 1, le=2**31 - 1)]
 Choices = Annotated[int, msgspec.Meta(ge=1, le=MAX_CHOICES)]
 Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 
@@ -32,7 +33,7 @@ class SamplingRequest(ModelRequest, kw_only=True):
 
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
-    max_tokens: int | None = None
+    max_tokens: Limit | None = None
     temperature: float | None = None
     top_p: float | None = None
     frequency_penalty: float | None = None
@@ -51,7 +52,7 @@ class ChatRequest(SamplingRequest, kw_only=True):
     """The last four are of older or other models; they are refused, not passed over."""
 
     messages: list[dict[str, Any]] = []
-    max_completion_tokens: int | None = None
+    max_completion_tokens: Limit | None = None
     response_format: dict[str, Any] | None = None
     reasoning_effort: str | None = None
     reasoning: Reasoning = Reasoning()
@@ -87,7 +88,7 @@ class ResponsesRequest(ModelRequest, kw_only=True):
     input: str | list[dict[str, Any]] = []
     instructions: str | None = None
     stream: bool = False
-    max_output_tokens: int | None = None
+    max_output_tokens: Limit | None = None
     temperature: float | None = None
     top_p: float | None = None
     reasoning: ResponsesReasoning = ResponsesReasoning()

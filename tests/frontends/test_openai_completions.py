@@ -111,6 +111,7 @@ def test_without_a_prompt_the_model_is_loaded(server: Server) -> None:
         ({"prompt": ["a", 5]}, "prompt[1]"),
         ({"prompt": [[-1]]}, "prompt[0]"),
         ({"prompt": [99_999_999]}, "prompt"),
+        ({"prompt": [99_999_999], "echo": True}, "prompt"),
         ({"prompt": ["a"] * 65, "n": 2}, "prompt"),
         ({"best_of": 1, "n": 2}, "best_of"),
         ({"best_of": 2, "stream": True}, "best_of"),

@@ -55,6 +55,7 @@ def test_tokens_are_read_as_their_text(shop: Server) -> None:
         ({"input": 5}, "input"),
         ({"input": ["a", 5]}, "input[1]"),
         ({"input": ["a"] * 2049}, "input"),
+        ({"input": [99_999_999]}, "input"),
         ({"input": "a", "encoding_format": "zzz"}, "encoding_format"),
         ({"input": "a", "dimensions": -1}, "dimensions"),
         ({"input": "a", "model": ""}, "model"),

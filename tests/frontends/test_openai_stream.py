@@ -22,7 +22,7 @@ from corectl.errors import (
 )
 from corectl.messages import Delta, Finish, Fit, Logprob, Notice, TokenLogprob, ToolCallDelta, Usage
 from corectl.server.context import Clock
-from corectl_openai.errors import error_body, error_event
+from corectl_openai.errors import OURS_IN_RESPONSES, error_body, error_event
 from corectl_openai.stream import ChatStream
 from corectl_openai.text import legacy_logprobs
 
@@ -116,7 +116,7 @@ def test_an_error_in_mid_stream_is_an_event_that_clients_raise() -> None:
         (BadRequest("model is required"), "invalid_request_error", "model", "missing_required_parameter"),
         (BadRequest("messages[3].images[0]: x"), "invalid_request_error", "messages[3].images[0]", "invalid_value"),
         (BadRequest("context: 5 is not a token"), "invalid_request_error", "prompt", "invalid_value"),
-        (BadRequest('option "num_predict" must be x'), "invalid_request_error", "max_tokens", "invalid_value"),
+        (BadRequest("Expected `int` >= 1 - at `$.n`"), "invalid_request_error", "n", "invalid_value"),
         (BadRequest("Expected `int`, got `str` - at `$.n`"), "invalid_request_error", "n", "invalid_type"),
         (TooLong("too long"), "invalid_request_error", None, "context_length_exceeded"),
         (TooLarge("large"), "invalid_request_error", None, "too_large"),
@@ -135,11 +135,12 @@ def test_errors(error: CorectlError, kind: str, param: str | None, code: str | N
 
 
 def test_errors_speak_of_what_the_client_has_sent() -> None:
-    assert error_body(BadRequest('option "num_predict" must be between 0 and 1')).message == (
-        'option "max_tokens" must be between 0 and 1'
-    )
-    assert error_body(BadRequest("format.type: must be another")).message == (
-        "response_format.json_schema.schema.type: must be another"
+    wrong = BadRequest("format.type: must be another")
+    assert error_body(wrong).message == "response_format.json_schema.schema.type: must be another"
+    body = error_body(wrong, OURS_IN_RESPONSES)
+    assert (body.param, body.message) == (
+        "text.format.schema.type",
+        "text.format.schema.type: must be another",
     )
 
 
