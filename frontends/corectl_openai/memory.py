@@ -5,42 +5,46 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
+import msgspec
+
 from corectl.messages import Message
 
 MAX_RESPONSES = 1024
 MAX_SIZE = 64 * 2**20
-"""Characters of all that is kept."""
+"""Bytes of all that is kept."""
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(tuple[Message, ...]).decode
 
 
 class Conversations:
-    """Messages by the id of the response that they led to, and that is the last of them."""
+    """Messages by the id of the response that they led to, and that is the last of them.
+
+    They are kept encoded: a small text may become many objects, whose size nobody knows.
+    """
 
     def __init__(self, *, most: int = MAX_RESPONSES, size: int = MAX_SIZE) -> None:
         self._most = most
-        self._free = size
-        self._kept: OrderedDict[str, tuple[Message, ...]] = OrderedDict()
+        self._size = self._free = size
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
 
     def find(self, id: str) -> tuple[Message, ...] | None:
         found = self._kept.get(id)
-        if found is not None:
-            self._kept.move_to_end(id)
-        return found
+        if found is None:
+            return None
+        self._kept.move_to_end(id)
+        return _decode(found)
 
     def keep(self, id: str, messages: Sequence[Message]) -> None:
-        """Keeps a conversation, at the cost of those that were not used for longest."""
-        self._kept[id] = tuple(messages)
-        self._free -= _size(messages)
-        while self._kept and (len(self._kept) > self._most or self._free < 0):
+        """Keeps a conversation, at the cost of those that were not used for longest.
+
+        One that is larger than all that may be kept is not: others are not forgotten for it.
+        """
+        data = _encode(messages)
+        if len(data) > self._size:
+            return
+        self._kept[id] = data
+        self._free -= len(data)
+        while len(self._kept) > self._most or self._free < 0:
             _, forgotten = self._kept.popitem(last=False)
-            self._free += _size(forgotten)
-
-
-def _size(messages: Sequence[Message]) -> int:
-    return sum(
-        256
-        + len(message.content)
-        + len(message.thinking)
-        + sum(map(len, message.images))
-        + sum(len(str(call)) for call in message.tool_calls)
-        for message in messages
-    )
+            self._free += len(forgotten)

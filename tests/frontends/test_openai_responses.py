@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -182,9 +183,25 @@ def test_conversations_are_bounded() -> None:
     for name in "abc":
         memory.keep(name, [Message(role="user", content=name)])
     assert memory.find("a") is None and memory.find("b") is not None
-    memory.keep("long", [Message(role="user", content="x" * 1700)])
+    memory.keep("long", [Message(role="user", content="x" * 1950)])
     assert memory.find("long") is not None and memory.find("b") is None and memory.find("c") is None
     memory.keep("longer", [Message(role="user", content="x" * 5000)])
-    assert memory.find("longer") is None and memory.find("long") is None
+    assert memory.find("longer") is None and memory.find("long") is not None, (
+        "nobody else's is forgotten for it"
+    )
     memory.keep("d", [Message(role="user", content="d")])
     assert memory.find("d") is not None
+
+
+def test_what_is_kept_takes_no_more_memory_than_is_counted() -> None:
+    arguments = {"a": [[] for _ in range(100_000)]}
+    call = {"id": "c", "function": {"name": "f", "arguments": arguments}}
+    said = (Message(role="assistant", content="\N{SNOWMAN}", tool_calls=(call,)),)
+    memory = Conversations(size=2**20)
+    tracemalloc.start()
+    for number in range(20):
+        memory.keep(str(number), said)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert memory.find("0") is None and memory.find("19") == said
+    assert taken < 2 * 2**20
