@@ -9,6 +9,9 @@ from tests.conftest import DATA, MODEL, Server
 from tests.frontends.conftest import SKY, create
 
 QUESTION = [{"role": "user", "content": SKY}]
+SAY = "Say exactly: one two three four five six"
+"""The first six tokens of the answer have no close second, so that company in a step changes none of them."""
+CLEAR = [{"role": "user", "content": SAY}]
 GREEDY = {"temperature": 0, "seed": 42, "max_tokens": 8}
 WEATHER = {
     "type": "function",

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import MODEL, Server
 from tests.frontends.conftest import SKY, post
-from tests.frontends.openai_kit import GREEDY, ask, chat, events, recorded_model, refused
+from tests.frontends.openai_kit import GREEDY, SAY, ask, chat, events, recorded_model, refused
 
 PATH = "/v1/completions"
 
@@ -57,37 +57,36 @@ def test_an_empty_prompt_among_others_has_a_choice_of_its_own(server: Server) ->
 
 
 def test_echo_and_tokens(server: Server) -> None:
-    assert texts(complete(server, echo=True))[0] == SKY + texts(complete(server))[0]
-    chunks = events(server, PATH, prompt=SKY, echo=True, **GREEDY)
-    assert "".join(c["choices"][0]["text"] for c in chunks) == SKY + texts(complete(server))[0]
-    counted = ask(server, "/v1/tokenize", prompt="The sky is", add_special_tokens=False)
-    assert counted["count"] == len(counted["tokens"]) == 3
+    said = texts(complete(server, prompt=SAY, max_tokens=6))[0]
+    assert texts(complete(server, prompt=SAY, max_tokens=6, echo=True))[0] == SAY + said
+    chunks = events(server, PATH, prompt=SAY, echo=True, **GREEDY | {"max_tokens": 6})
+    assert "".join(c["choices"][0]["text"] for c in chunks) == SAY + said
+    counting = "one two three four five six. one two three four five six. one two"
+    counted = ask(server, "/v1/tokenize", prompt=counting, add_special_tokens=False)
+    assert counted["count"] == len(counted["tokens"]) == 16
     reply = complete(server, prompt=counted["tokens"], echo=True)
-    assert texts(reply)[0].startswith("The sky is") and reply["usage"]["prompt_tokens"] == 3
-    raw = post(server, "/api/generate", model=MODEL, prompt="The sky is", raw=True, stream=False,
-               options={"temperature": 0, "seed": 42, "num_predict": 8}).json()  # fmt: skip
-    assert texts(complete(server, prompt=[counted["tokens"]])) == [raw["response"]]
+    assert texts(reply)[0].startswith(counting) and reply["usage"]["prompt_tokens"] == 16
+    raw = post(server, "/api/generate", model=MODEL, prompt=counting, raw=True, stream=False,
+               options={"temperature": 0, "seed": 42, "num_predict": 6}).json()  # fmt: skip
+    assert texts(complete(server, prompt=[counted["tokens"]], max_tokens=6)) == [raw["response"]]
 
 
-def test_the_best_of_several_is_the_likeliest(server: Server) -> None:
+def test_the_best_of_several_are_the_likeliest(server: Server) -> None:
     warm = {"temperature": 1.5, "seed": 3, "max_tokens": 6, "logprobs": 0}
-    best = complete(server, best_of=4, **warm)["choices"][0]
-    reply = complete(server, n=4, **warm)
-
-    def mean(choice: dict[str, Any]) -> float:
-        found = choice["logprobs"]["token_logprobs"]
-        return float(sum(found) / len(found))
-
-    assert best["text"] == max(reply["choices"], key=mean)["text"]
+    reply = complete(server, best_of=4, n=3, **warm)
+    found = [choice["logprobs"]["token_logprobs"] for choice in reply["choices"]]
+    means = [sum(values) / len(values) for values in found]
+    assert len(means) == 3 and means == sorted(means, reverse=True)
+    assert reply["usage"]["completion_tokens"] > 18, "the one that was not chosen has cost its tokens as well"
 
 
 def test_probabilities(server: Server) -> None:
-    (choice,) = complete(server, logprobs=2, max_tokens=3)["choices"]
+    (choice,) = complete(server, prompt=SAY, logprobs=2, max_tokens=3)["choices"]
     found = choice["logprobs"]
     assert "".join(found["tokens"]) == choice["text"]
     assert found["text_offset"] == [0, len(found["tokens"][0]), len("".join(found["tokens"][:2]))]
     assert all(len(top) == 2 for top in found["top_logprobs"])
-    chunks = events(server, PATH, prompt=SKY, **GREEDY | {"logprobs": 0, "max_tokens": 3})
+    chunks = events(server, PATH, prompt=SAY, **GREEDY | {"logprobs": 0, "max_tokens": 3})
     streamed = [c["choices"][0]["logprobs"]["tokens"] for c in chunks if "logprobs" in c["choices"][0]]
     assert [token for part in streamed for token in part] == found["tokens"]
 

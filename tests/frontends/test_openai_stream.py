@@ -20,8 +20,21 @@ from corectl.errors import (
     TooLong,
     Unauthorized,
 )
-from corectl.messages import Delta, Finish, Fit, Logprob, Notice, TokenLogprob, ToolCallDelta, Usage
+from corectl.messages import (
+    Completion,
+    Delta,
+    Finish,
+    Fit,
+    Logprob,
+    Notice,
+    RawPrompt,
+    SamplingOptions,
+    TokenLogprob,
+    ToolCallDelta,
+    Usage,
+)
 from corectl.server.context import Clock
+from corectl_openai.choices import SEEDS, variants
 from corectl_openai.errors import OURS_IN_RESPONSES, error_body, error_event
 from corectl_openai.stream import ChatStream
 from corectl_openai.text import legacy_logprobs
@@ -46,6 +59,14 @@ def chunks(data: bytes) -> list[Any]:
 def deltas(reply: ChatStream, *events: Delta | Finish) -> list[Any]:
     data = b"".join(reply.choices[0].encode(event) for event in events)
     return [chunk["choices"][0]["delta"] if "choices" in chunk else chunk for chunk in chunks(data)[:-1]]
+
+
+@pytest.mark.parametrize(
+    ("seed", "seeds"), [(7, [7, 8, 9]), (-1, [-1, -1, -1]), (SEEDS - 1, [SEEDS - 1, 0, 1])]
+)
+def test_choices_draw_with_seeds_of_their_own(seed: int, seeds: list[int]) -> None:
+    work = Completion(prompt=RawPrompt(text="a"), sampling=SamplingOptions(seed=seed))
+    assert [variant.sampling.seed for variant in variants(work, 3)] == seeds
 
 
 def test_the_role_comes_once() -> None:
