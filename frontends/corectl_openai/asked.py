@@ -87,21 +87,25 @@ def read_effort(effort: str | None, where: str) -> Think:
     return EFFORTS[effort]
 
 
-def read_format(value: dict[str, Any] | None, where: str = "response_format") -> Grammar | None:
+def read_format(value: dict[str, Any] | None) -> Grammar | None:
     """What the content must match."""
-    kind = None if value is None else value.get("type")
-    if value is None or kind == "text":
+    if value is None:
+        return None
+    named = value.get("json_schema")
+    schema = named.get("schema") if isinstance(named, dict) else None
+    return read_grammar(value.get("type"), schema, "response_format", "response_format.json_schema.schema")
+
+
+def read_grammar(kind: Any, schema: Any, where: str, place: str) -> Grammar | None:
+    """The same for a format of that kind at `where`, whose schema, if it needs one, is at `place`."""
+    if kind == "text":
         return None
     if kind == "json_object":
         return Grammar(kind="json")
     if kind != "json_schema":
         raise WrongField(f"{where}.type", f"{where}.type must be text, json_object or json_schema")
-    named = value.get("json_schema")
-    schema = named.get("schema") if isinstance(named, dict) else None
     if not isinstance(schema, dict):
-        raise WrongField(
-            f"{where}.json_schema.schema", f"{where}.json_schema.schema must be a JSON Schema object"
-        )
+        raise WrongField(place, f"{place} must be a JSON Schema object")
     return Grammar(kind="schema", text=msgspec.json.encode(schema).decode())
 
 

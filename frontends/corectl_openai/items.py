@@ -13,36 +13,72 @@ from corectl_openai.errors import WrongField
 SEARCHES = ("web_search", "web_search_preview")
 
 
+class _Turn(msgspec.Struct):
+    """An assistant's turn while it is gathered: calls that follow it are part of it."""
+
+    content: str = ""
+    images: tuple[str, ...] = ()
+    thoughts: list[str] = []
+    calls: list[dict[str, Any]] = []
+
+    def message(self) -> Message:
+        return Message(
+            role="assistant",
+            content=self.content,
+            images=self.images,
+            thinking="".join(self.thoughts),
+            tool_calls=tuple(self.calls),
+        )
+
+
 def read_items(items: str | list[dict[str, Any]], instructions: str | None) -> list[Message]:
     """The messages; instructions stand in front. Raises `WrongField` that names the item."""
-    messages = [Message(role="system", content=instructions)] if instructions else []
+    turns: list[Message | _Turn] = [Message(role="system", content=instructions)] if instructions else []
     if isinstance(items, str):
-        return [*messages, Message(role="user", content=items)]
+        turns.append(Message(role="user", content=items))
+    else:
+        _gather(turns, items)
+    return [turn.message() if isinstance(turn, _Turn) else turn for turn in turns]
+
+
+def _gather(turns: list[Message | _Turn], items: list[dict[str, Any]]) -> None:
+    """Adds the turns that the items come to. A thought belongs to what comes next, if that is the assistant's."""
     names: dict[str, str] = {}
-    thought = ""
+    thoughts: list[str] = []
     for index, item in enumerate(items):
         where = f"input[{index}]"
         kind = item.get("type", "message")
         if kind == "reasoning":
-            thought += _thought(item)
+            thoughts.append(_thought(item))
         elif kind == "function_call":
-            _add_call(messages, item, where, names, thought)
-            thought = ""
+            turn = turns[-1] if turns else None
+            if not isinstance(turn, _Turn):
+                turn = _Turn()
+                turns.append(turn)
+            _add_call(turn, item, where, names, thoughts)
+            thoughts = []
         elif kind == "function_call_output":
-            messages.append(_output(item, where, names))
+            turns.append(_output(item, where, names))
         elif kind == "message":
-            messages.append(_message(item, where, thought))
-            thought = ""
+            turns.append(_said(item, where, thoughts))
+            thoughts = []
         elif kind != "web_search_call":
-            raise WrongField(f"{where}.type", f"{where}: items of type {kind!r} are not supported")
-    return [*messages, Message(role="assistant", thinking=thought)] if thought else messages
+            raise WrongField(f"{where}.type", f"{where}: items of type {_short(kind)} are not supported")
+    if thoughts:
+        turns.append(_Turn(thoughts=thoughts))
 
 
-def _message(item: dict[str, Any], where: str, thought: str) -> Message:
+def _short(kind: Any) -> str:
+    """What a client calls a type, for an error: as much of it as fits there."""
+    return repr(kind[:64]) if isinstance(kind, str) else type(kind).__name__
+
+
+def _said(item: dict[str, Any], where: str, thoughts: list[str]) -> Message | _Turn:
     role = _text(item, "role", where).lower()
     content, images = read_content(item.get("content"), f"{where}.content")
-    thinking = thought if role == "assistant" else ""
-    return Message(role=ROLES.get(role, role), content=content, images=images, thinking=thinking)
+    if role == "assistant":
+        return _Turn(content, images, thoughts)
+    return Message(role=ROLES.get(role, role), content=content, images=images)
 
 
 def _thought(item: dict[str, Any]) -> str:
@@ -56,19 +92,13 @@ def _thought(item: dict[str, Any]) -> str:
 
 
 def _add_call(
-    messages: list[Message], item: dict[str, Any], where: str, names: dict[str, str], thought: str
+    turn: _Turn, item: dict[str, Any], where: str, names: dict[str, str], thoughts: list[str]
 ) -> None:
-    """Calls that follow an assistant's turn are part of it."""
     id, name = _text(item, "call_id", where), _text(item, "name", where)
     arguments = read_arguments(item.get("arguments"), f"{where}.arguments")
     names[id] = name
-    call = {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
-    last = messages[-1] if messages and messages[-1].role == "assistant" else None
-    if last is None:
-        messages.append(Message(role="assistant", thinking=thought, tool_calls=(call,)))
-    else:
-        thinking = last.thinking + thought
-        messages[-1] = msgspec.structs.replace(last, tool_calls=(*last.tool_calls, call), thinking=thinking)
+    turn.thoughts += thoughts
+    turn.calls.append({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
 
 
 def _output(item: dict[str, Any], where: str, names: dict[str, str]) -> Message:
@@ -101,7 +131,7 @@ def read_response_tools(tools: list[dict[str, Any]]) -> tuple[list[Tool], tuple[
         elif kind in SEARCHES:
             notices.append(Notice(code="tool_left_out", message=f"{where}: there is no {kind} here"))
         else:
-            raise WrongField(f"{where}.type", f"{where}: tools of type {kind!r} are not supported")
+            raise WrongField(f"{where}.type", f"{where}: tools of type {_short(kind)} are not supported")
     return functions, tuple(notices)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from litestar import Response
 
 from corectl.errors import BadRequest
-from corectl.messages import Completion, Message
+from corectl.messages import Completion, Grammar, Message
 from corectl.model.record import ModelRecord
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock, context_headers
@@ -25,7 +25,7 @@ from corectl.server.inference import (
 from corectl.server.services import Services, require_name
 from corectl.server.streaming import StreamedReply
 from corectl.server.whole import CallCollector
-from corectl_openai.asked import load_options, read_effort, read_format, read_keep_alive, sampling_options
+from corectl_openai.asked import load_options, read_effort, read_grammar, read_keep_alive, sampling_options
 from corectl_openai.choices import take_all
 from corectl_openai.errors import WrongField
 from corectl_openai.images import contents_of, with_images
@@ -112,13 +112,13 @@ def _messages(memory: Conversations, body: ResponsesRequest) -> list[Message]:
     return messages
 
 
-def _format(value: Any) -> Any:
-    """A format as chats have it: there the schema lies one level deeper."""
+def _format(value: Any) -> Grammar | None:
+    """What the content must match; the schema lies one level higher than in chats."""
     if value is None:
         return None
     if not isinstance(value, dict):
         raise WrongField("text.format", "text.format must be an object", "invalid_type")
-    return read_format({**value, "json_schema": {"schema": value.get("schema")}}, "text.format")
+    return read_grammar(value.get("type"), value.get("schema"), "text.format", "text.format.schema")
 
 
 def _choice(body: ResponsesRequest, tools: list[dict[str, Any]]) -> Any:

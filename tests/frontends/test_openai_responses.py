@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 import tracemalloc
 from typing import Any
 
 import pytest
 
 from corectl.messages import Message
+from corectl_openai.errors import WrongField
 from corectl_openai.items import read_items
 from corectl_openai.memory import Conversations
 from tests.conftest import MODEL, Server
@@ -156,6 +158,7 @@ def test_what_is_not_stored_cannot_be_continued(server: Server) -> None:
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),
         ({"tools": [{"type": "code_interpreter"}]}, "tools[0].type"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
+        ({"text": {"format": {"type": "json_schema", "schema": 5}}}, "text.format.schema"),
         ({"text": {"format": {"type": "json_schema", "schema": {"type": "zzz"}}}}, "text.format.schema.type"),
         ({"reasoning": {"effort": "zzz"}}, "reasoning.effort"),
         ({"reasoning": {"effort": "low"}}, "reasoning.effort"),
@@ -176,6 +179,21 @@ def test_calls_are_part_of_the_turn_that_made_them() -> None:
     (message,) = read_items([thought, said, call, {**call, "call_id": "d"}], None)
     assert (message.content, message.thinking) == ("Let me see.", "hm")
     assert [made["id"] for made in message.tool_calls] == ["c", "d"]
+
+
+def test_many_calls_of_one_turn_are_read_in_one_go() -> None:
+    thought = {"type": "reasoning", "summary": [], "encrypted_content": "x" * 1000}
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    begun = time.process_time()
+    (message,) = read_items([thought, call] * 15_000, None)
+    assert time.process_time() - begun < 10, "it took 40 s where each call copied all that stood before it"
+    assert len(message.tool_calls) == 15_000 and len(message.thinking) == 15_000_000
+
+
+def test_an_error_does_not_repeat_all_that_was_sent() -> None:
+    with pytest.raises(WrongField) as found:
+        read_items([{"type": "x" * 10_000}], None)
+    assert len(found.value.message) < 200
 
 
 def test_conversations_are_bounded() -> None:
