@@ -16,6 +16,8 @@ from corectl.server.services import Services
 from corectl.server.streaming import OpenCompletion
 from corectl.server.watch import while_connected
 from corectl.server.whole import collected
+from corectl_openai.errors import WrongField
+from corectl_openai.replies import encode
 
 T = TypeVar("T")
 
@@ -38,10 +40,28 @@ def variants(work: Completion, count: int) -> list[Completion]:
     ]
 
 
+def check_size(works: Sequence[Completion], limit: int) -> None:
+    """Each goes to the runner with the whole of its prompt: together they may have as many bytes as a request."""
+    sizes: dict[int, int] = {}
+    for work in works:
+        if id(work.prompt) not in sizes:
+            sizes[id(work.prompt)] = len(encode((work.prompt, work.context)))
+    size = sum(sizes[id(work.prompt)] for work in works)
+    if size > limit:
+        raise WrongField(
+            "n", f"n: {len(works)} prompts of {size} bytes together; this server takes {limit} (max_body)"
+        )
+
+
 async def open_all(
     request: AnyRequest, services: Services, settled: Settled, works: Sequence[Completion], clock: Clock
 ) -> list[OpenCompletion]:
-    """Starts all of them; returns when each has begun. If one cannot, the others are ended, and its error is raised."""
+    """Starts all of them; returns when each has begun. If one cannot, the others are ended, and its error is raised.
+
+    Raises `WrongField` for more than may be in work at once.
+    """
+    if len(works) > 1:
+        await asyncio.to_thread(check_size, works, services.settings.max_body)
     opening = [
         OpenCompletion.open(services.scheduler, settled.model, settled.load, settled.keep_alive, work)
         for work in works

@@ -92,6 +92,12 @@ def test_several_choices_in_a_stream(server: Server) -> None:
     assert chunks[-1]["usage"]["completion_tokens"] == 12
 
 
+def test_many_choices_of_a_long_prompt_are_refused(server: Server) -> None:
+    long = [{"role": "user", "content": "word " * 120_000}]
+    error = refused(server, "/v1/chat/completions", messages=long, n=128, max_tokens=1)
+    assert error["param"] == "n" and "max_body" in error["message"]
+
+
 def test_stop_and_limits(server: Server) -> None:
     reply = chat(server, stop=[" ", "zzz"], max_tokens=40)
     assert reply["choices"][0]["message"]["content"] == "The"
