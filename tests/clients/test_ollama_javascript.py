@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import httpx
-import platformdirs
 import pytest
 
+from tests.clients import javascript
 from tests.clients.conftest import STOCKED
 from tests.conftest import Server
 from tests.registry import faults, stock
@@ -20,52 +15,20 @@ from tests.registry.docker import DockerRegistry
 from tests.registry.host import Host
 
 PACKAGE = "ollama@0.6"
-SCRIPT = Path(__file__).with_name("transfer.mjs")
 UNKNOWN = "pull model manifest: file does not exist"
 
 
 @pytest.fixture(scope="module")
-def package() -> Path:
-    """The folder in which the client is installed, once for this user; skips where that cannot be."""
-    if not (shutil.which("node") and shutil.which("npm")):
-        pytest.skip("needs node and npm")
-    folder = platformdirs.user_cache_path("corectl-tests") / "ollama-javascript"
-    if not (folder / "node_modules/ollama/package.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", PACKAGE]
-        try:
-            subprocess.run(command, check=True, capture_output=True, timeout=120)
-        except (subprocess.SubprocessError, OSError) as exc:
-            pytest.skip(f"npm cannot install {PACKAGE}: {exc}")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def seen(
-    package: Path,
-    transferring: Server,
-    registry: DockerRegistry,
-    front: Host,
-    tmp_path_factory: pytest.TempPathFactory,
+    transferring: Server, registry: DockerRegistry, front: Host, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
     """What the script has seen."""
+    package = javascript.installed(PACKAGE)
     slow = stock.model(("model", STOCKED.blobs[STOCKED.layers[0]]), ("license", b" " * 2**20))
     stock.put(registry, "clients/slow", slow)
     front.layers[:] = [faults.blobs(faults.slow(0.1, piece=2**14), slow.layers[1])]
     folder = tmp_path_factory.mktemp("javascript")
-    # Node looks for packages beside the script.
-    (folder / "node_modules").symlink_to(package / "node_modules")
-    script = Path(shutil.copy(SCRIPT, folder))
-    clean = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
-    done = subprocess.run(
-        ["node", str(script), transferring.url, front.url],
-        env=clean,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return javascript.run(package, "transfer.mjs", folder, transferring.url, front.url)
 
 
 def test_pull(seen: Any, front: Host) -> None:
