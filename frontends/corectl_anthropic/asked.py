@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 
 from corectl.errors import BadRequest
-from corectl.messages import Completion, Grammar, Message, Notice, Think, Tool, ToolChoice
+from corectl.messages import Completion, Grammar, Notice, Think, Tool, ToolChoice
 from corectl.model.record import ModelRecord
 from corectl.server.fields import keep_alive_seconds
-from corectl.server.inference import Settled, chat_prompt, completion, settle
+from corectl.server.inference import Settled, chat_needs, chat_prompt, completion, settle
 from corectl.server.services import Services
 from corectl_anthropic.conversation import conversation
 from corectl_anthropic.schema import (
@@ -60,7 +60,7 @@ def read(services: Services, record: ModelRecord, body: CountRequest, *, count: 
         think=think,
         think_budget=budget,
         verb="chat",
-        needs=_needs(messages, tools),
+        needs=chat_needs(messages, tools=bool(tools)),
     )
     fields = {
         "grammar": _grammar(body.output_config),
@@ -71,11 +71,6 @@ def read(services: Services, record: ModelRecord, body: CountRequest, *, count: 
     prompt = chat_prompt(services, settled, messages, tools)
     work = completion(services, settled, prompt, truncate=not count, fields=fields)
     return Asked(settled=settled, work=work, notices=notices)
-
-
-def _needs(messages: list[Message], tools: tuple[Tool, ...]) -> list[str]:
-    images = any(message.images for message in messages)
-    return (["tools"] if tools else []) + (["vision"] if images else [])
 
 
 def _options(body: CountRequest) -> dict[str, Any]:

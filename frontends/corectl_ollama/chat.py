@@ -12,7 +12,7 @@ from corectl.messages import ChatPrompt, Delta, Finish, Rendered
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock
 from corectl.server.fields import check_top_logprobs, keep_alive_seconds, read_tool_choice, read_tools
-from corectl.server.inference import Settled, chat_prompt, find_model, load, unload
+from corectl.server.inference import Settled, chat_needs, chat_prompt, find_model, load, unload
 from corectl.server.services import Services, require_name
 from corectl.server.watch import while_connected
 from corectl_ollama.answer import Form
@@ -131,8 +131,7 @@ async def chat(
         await unload(services, record)
         return reply(form.done("unload"))
     messages = [wire.message() for wire in body.messages]
-    images = any(message.images for message in messages)
-    needs = (["tools"] if body.tools else []) + (["vision"] if images else [])
+    needs = chat_needs(messages, tools=bool(body.tools))
 
     def read() -> tuple[Settled, ChatPrompt | None]:
         """All that reads files in one go: each way to a worker thread and back takes longer than the reading."""

@@ -13,7 +13,7 @@ from corectl.model.record import ModelRecord
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock, context_headers
 from corectl.server.fields import read_tools
-from corectl.server.inference import Settled, chat_prompt, completion, find_model, settle
+from corectl.server.inference import Settled, chat_needs, chat_prompt, completion, find_model, settle
 from corectl.server.services import Services, require_name
 from corectl.server.streaming import StreamedReply
 from corectl.server.whole import CallCollector
@@ -85,7 +85,6 @@ def _settled(
     options: dict[str, Any],
     messages: Sequence[Message],
 ) -> Settled:
-    images = any(message.images for message in messages)
     limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     return settle(
         services,
@@ -95,7 +94,7 @@ def _settled(
         keep_alive=read_keep_alive(body),
         think=_effort(body),
         verb="chat",
-        needs=(["tools"] if body.tools else []) + (["vision"] if images else []),
+        needs=chat_needs(messages, tools=bool(body.tools)),
     )
 
 

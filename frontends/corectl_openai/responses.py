@@ -16,6 +16,7 @@ from corectl.server.context import Clock, context_headers
 from corectl.server.fields import read_tool_choice, read_tools
 from corectl.server.inference import (
     Settled,
+    chat_needs,
     chat_prompt,
     completion,
     find_model,
@@ -139,7 +140,6 @@ def _settled(
     tools: bool,
 ) -> Settled:
     sampling = SamplingRequest(temperature=body.temperature, top_p=body.top_p)
-    images = any(message.images for message in messages)
     return settle(
         services,
         record,
@@ -148,5 +148,5 @@ def _settled(
         keep_alive=read_keep_alive(body),
         think=read_effort(body.reasoning.effort, "reasoning.effort"),
         verb="chat",
-        needs=(["tools"] if tools else []) + (["vision"] if images else []),
+        needs=chat_needs(messages, tools=tools),
     )

@@ -59,6 +59,12 @@ async def find_model(
     return record
 
 
+def chat_needs(messages: Sequence[Message], *, tools: bool) -> list[str]:
+    """The capabilities that a chat takes of its model besides that of answering."""
+    images = any(message.images for message in messages)
+    return (["tools"] if tools else []) + (["vision"] if images else [])
+
+
 def settle(
     services: Services,
     record: ModelRecord,
