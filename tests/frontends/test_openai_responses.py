@@ -212,7 +212,7 @@ def test_conversations_are_bounded() -> None:
 
 
 def test_what_is_kept_takes_no_more_memory_than_is_counted() -> None:
-    arguments = {"a": [[] for _ in range(100_000)]}
+    arguments: dict[str, Any] = {"a": [[] for _ in range(100_000)]}
     call = {"id": "c", "function": {"name": "f", "arguments": arguments}}
     said = (Message(role="assistant", content="\N{SNOWMAN}", tool_calls=(call,)),)
     memory = Conversations(size=2**20)
