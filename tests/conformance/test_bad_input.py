@@ -150,6 +150,11 @@ BAD_OPTIONS: dict[str, tuple[str, ...]] = {
     "repeat_penalty": ("0", "-1", *FRACTIONS),
     **dict.fromkeys(("presence_penalty", "frequency_penalty"), FRACTIONS),
     "use_mmap": ("0", "1", '"true"', "[true]", "{}"),
+    "logit_bias": (
+        *('"1"', "7", "true", "[]", "[1]", '{"x": 1}', '{"-1": 1}', '{"1": null}', '{"1": "2"}', '{"1": []}'),
+        *('{"1": true}', '{"1": 100.1}', '{"1": -1e9}', '{"99999999999999999999": 1}'),
+        json.dumps({str(token): 1 for token in range(5000)}),
+    ),
     "backend": ("7", "true", "[]", "{}", json.dumps("x" * 65)),
     "stop": (
         '"x"',

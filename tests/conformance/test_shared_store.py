@@ -70,7 +70,7 @@ def test_the_same_names_at_once(pair: list[Server], tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     # A model may be gone when its turn comes, and a file between its upload and the request that needs it.
-    assert all("not found" in text for text in refused)
+    assert [text for text in refused if "not found" not in text] == []
     assert len(refused) < 160
     assert problems(pair[0]) == problems(pair[1]) == []
     names = [{model["name"] for model in server.client.get("/api/tags").json()["models"]} for server in pair]

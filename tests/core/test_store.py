@@ -548,3 +548,26 @@ def test_nobody_waits_for_a_registry_while_the_store_is_locked(tmp_path: Path) -
     with pytest.raises(NotFound):
         catalog.copy(name("x"), name("y"))
     assert free == [True] * 4
+
+
+def test_a_model_that_comes_and_goes_is_there_or_not_and_never_broken(tmp_path: Path) -> None:
+    catalog, other = Catalog(tmp_path), Catalog(tmp_path)
+    over = threading.Event()
+
+    def change() -> None:
+        for number in range(150):
+            add(other, "m", b"license", family=f"family-{number}")
+            if number % 3 == 0:
+                other.delete(name("m"))
+        over.set()
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    seen = set()
+    try:
+        while not over.is_set():
+            found = catalog.find(name("m"))
+            seen.add(None if found is None else found.config.model_family)
+    finally:
+        changing.join()
+    assert None in seen and len(seen) > 10

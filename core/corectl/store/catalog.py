@@ -99,9 +99,19 @@ class Catalog:
         Raises `BadModelFile` if its manifest or config is broken.
         """
         try:
-            return self._record(self.manifests.read(name))
+            return self._stored(name)
         except NotFound:
             return self._offered_in_place(name)
+
+    def _stored(self, name: ModelName) -> ModelRecord:
+        """Nobody holds the lock: what is replaced or removed while it is read is read again."""
+        while True:
+            stored = self.manifests.read(name)
+            try:
+                return self._record(stored)
+            except BadModelFile:
+                if self.manifests.read(name).data == stored.data:
+                    raise
 
     def _offered_in_place(self, name: ModelName) -> ModelRecord | None:
         found = (registry.find(name) for registry in self._registries)

@@ -88,8 +88,11 @@ class ManifestStore:
         if stored is None:
             raise NotFound(f"model '{name.short}' not found")
         path = self._path(stored)
-        data = read_small(path, _MAX_BYTES)
-        modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        try:
+            data = read_small(path, _MAX_BYTES)
+            modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        except FileNotFoundError:  # deleted meanwhile
+            raise NotFound(f"model '{name.short}' not found") from None
         return StoredManifest(name=stored, data=data, manifest=decode_manifest(data), modified_at=modified)
 
     def all(self) -> tuple[list[StoredManifest], bool]:
