@@ -89,7 +89,8 @@ def _install(server: BenchServer, case: Case) -> str:
                 client.post(f"/api/blobs/{digest}", content=data).raise_for_status()
             files[path.name] = digest
         name = f"bench-{hashlib.sha256(case.name.encode()).hexdigest()[:8]}"
-        body = {"model": name, "files": files, "stream": False}
+        # Otherwise safetensors become GGUF where MLX has no accelerator.
+        body = {"model": name, "files": files, "parameters": {"backend": case.engine}, "stream": False}
         client.post("/api/create", json=body).raise_for_status()
     return name
 
