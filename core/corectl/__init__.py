@@ -7,6 +7,9 @@ import pluggy
 
 __version__ = "0.1.0"
 
+OLLAMA_LEVEL = "0.33.0"
+"""The version of Ollama whose API this is. Clients and registries decide by it what they may offer."""
+
 API_VERSION = 1
 """The plugin contract's version. A plugin module says `corectl_api = 1`; a higher number keeps it out."""
 OLDEST_API_VERSION = 1
@@ -15,4 +18,4 @@ OLDEST_API_VERSION = 1
 hookspec = pluggy.HookspecMarker("corectl")
 hookimpl = pluggy.HookimplMarker("corectl")
 
-__all__ = ["API_VERSION", "OLDEST_API_VERSION", "__version__", "hookimpl", "hookspec"]
+__all__ = ["API_VERSION", "OLDEST_API_VERSION", "OLLAMA_LEVEL", "__version__", "hookimpl", "hookspec"]

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 corectl_api = 1
 
-API_VERSION = "0.33.0"
-"""The version of the API that this frontend implements; clients decide by it what they may ask for."""
-
 
 class OllamaFrontend:
     """See `corectl.server.frontend.Frontend`."""

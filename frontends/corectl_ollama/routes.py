@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import msgspec
 from litestar import Response, Router, delete, get, head, post
 
-from corectl import __version__
+from corectl import OLLAMA_LEVEL, __version__
 from corectl.server.body import AnyRequest, read_json
 from corectl.server.services import Services
-from corectl_ollama import API_VERSION, schema
+from corectl_ollama import schema
 from corectl_ollama.account import me, signout, status
 from corectl_ollama.blobs import head_blob, post_blob
 from corectl_ollama.chat import chat
@@ -54,7 +54,7 @@ def _status_routes(services: Services) -> list[Any]:
 
     @get("/api/version")
     async def version() -> Response[bytes]:
-        return reply({"version": API_VERSION, "corectl": __version__})
+        return reply({"version": OLLAMA_LEVEL, "corectl": __version__})
 
     @get("/api/tags")
     async def get_tags() -> Response[bytes]:

@@ -16,7 +16,7 @@ import httpcore
 import httpx
 import msgspec
 
-from corectl import __version__
+from corectl import OLLAMA_LEVEL, __version__
 from corectl.errors import RemoteError, RemoteUnreachable
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ MAX_ANSWER = 2**22
 
 MAX_TEXT = 500
 """Characters of somebody else's text that are passed on."""
-
-OLLAMA_LEVEL = "0.33.0"
-"""The version of Ollama that registries are told: they hold back models that need a newer one."""
 
 READ_BYTES = 2**20
 """What a connection may read at once. With the library's 64 kB its own work costs more than the bytes."""
