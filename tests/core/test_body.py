@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from corectl.errors import BadRequest, Canceled, CorectlError, TooLarge, TooSlow
 from corectl.server import body as body_module
 from corectl.server.body import DRAIN_FACTOR, decode, read_body, stream_body
+from corectl.server.encodings import MAX_FRAMES
 
 
 class Sender:
@@ -235,6 +236,22 @@ def test_what_a_compressed_body_becomes_is_bounded() -> None:
     with pytest.raises(BadRequest, match="zstd"):
         far = zstandard.ZstdCompressor(compression_params=wide).compressobj()
         read(compressed(far.compress(b"{}") + far.flush()))
+
+
+@pytest.mark.parametrize("left_out", [1, 5, 12])
+@pytest.mark.parametrize("before", [b"", zstandard.compress(b" ")])
+def test_a_compressed_body_that_is_cut_is_said_to_be_cut(before: bytes, left_out: int) -> None:
+    whole = before + zstandard.compress(b'{"model": "m"}' * 1000)
+    assert len(read(compressed(whole), 20_000)) >= 14_000
+    with pytest.raises(BadRequest, match="is cut"):
+        read(compressed(whole[:-left_out]), 20_000)
+
+
+def test_many_frames_are_refused() -> None:
+    frame = zstandard.compress(b"")
+    assert read(compressed(frame * MAX_FRAMES), 20_000) == b""
+    with pytest.raises(BadRequest, match="frames"):
+        read(compressed(frame * (MAX_FRAMES + 1)), 20_000)
 
 
 @pytest.mark.parametrize(("data", "encoding"), [(b"{}", "zstd"), (b"{}", "gzip"), (b"{}", "zstd, gzip")])

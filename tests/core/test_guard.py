@@ -139,6 +139,9 @@ def test_preflight() -> None:
     assert sorted(allowed) == sorted(
         ["authorization", "content-type", "user-agent", "accept", "x-requested-with", "openai-beta"]
         + [f"x-stainless-{name}" for name in (*stainless, *others)]
+        + ["openai-organization", "openai-project", "x-api-key", "anthropic-version", "anthropic-beta"]
+        + ["anthropic-dangerous-direct-browser-access", "idempotency-key"]
+        + ["x-corectl-num-ctx", "x-request-id"]
     )
     assert client.app.methods == []
 

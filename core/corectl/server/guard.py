@@ -25,8 +25,11 @@ ALLOWED_HEADERS = (
     "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,X-Stainless-Arch,X-Stainless-Async,"
     "X-Stainless-Custom-Poll-Interval,X-Stainless-Helper-Method,X-Stainless-Lang,X-Stainless-Os,"
     "X-Stainless-Package-Version,X-Stainless-Poll-Helper,X-Stainless-Retry-Count,X-Stainless-Runtime,"
-    "X-Stainless-Runtime-Version,X-Stainless-Timeout"
+    "X-Stainless-Runtime-Version,X-Stainless-Timeout,OpenAI-Organization,OpenAI-Project,X-Api-Key,Anthropic-Version,"
+    "Anthropic-Beta,Anthropic-Dangerous-Direct-Browser-Access,Idempotency-Key,X-Corectl-Num-Ctx,X-Request-Id"
 )
+"""What clients of all protocols send: the libraries of OpenAI and Anthropic, and what we read besides."""
+
 PREFLIGHT_AGE = "43200"
 
 
