@@ -11,7 +11,7 @@ from litestar import Response, Router, delete, get, head, post
 from corectl import OLLAMA_LEVEL, __version__
 from corectl.server.body import AnyRequest, read_json
 from corectl.server.services import Services
-from corectl_ollama import schema
+from corectl_ollama import operations, schema
 from corectl_ollama.account import me, signout, status
 from corectl_ollama.blobs import head_blob, post_blob
 from corectl_ollama.chat import chat
@@ -24,8 +24,8 @@ from corectl_ollama.plan import plan
 from corectl_ollama.pull import pull
 from corectl_ollama.push import push
 from corectl_ollama.render import render
-from corectl_ollama.replies import reply
-from corectl_ollama.rerank import rerank, v1_rerank
+from corectl_ollama.replies import VersionReply, reply
+from corectl_ollama.rerank import rerank
 from corectl_ollama.tokens import detokenize, tokenize
 from corectl_ollama.verify import verify_store
 
@@ -48,35 +48,35 @@ def routers(services: Services) -> Sequence[Router]:
 
 
 def _status_routes(services: Services) -> list[Any]:
-    @get("/")
+    @get("/", operation=operations.ROOT)
     async def root() -> Response[str]:
         return Response("Ollama is running", media_type="text/plain")
 
-    @get("/api/version")
+    @get("/api/version", operation=operations.VERSION)
     async def version() -> Response[bytes]:
-        return reply({"version": OLLAMA_LEVEL, "corectl": __version__})
+        return reply(VersionReply(OLLAMA_LEVEL, __version__))
 
-    @get("/api/tags")
+    @get("/api/tags", operation=operations.TAGS)
     async def get_tags() -> Response[bytes]:
         return await tags(services)
 
-    @get("/api/ps")
+    @get("/api/ps", operation=operations.PS)
     async def get_ps() -> Response[bytes]:
         return await ps(services)
 
-    @head(["/", "/api/version", "/api/tags"])
+    @head(["/", "/api/version", "/api/tags"], operation=operations.ALIVE)
     async def alive() -> None:
         return None
 
-    @get("/api/status")
+    @get("/api/status", operation=operations.STATUS)
     async def get_status() -> Response[bytes]:
         return status()
 
-    @post("/api/me")
+    @post("/api/me", operation=operations.ME)
     async def post_me() -> Response[bytes]:
         return await me()
 
-    @post("/api/signout")
+    @post("/api/signout", operation=operations.SIGNOUT)
     async def post_signout() -> None:
         signout()
 
@@ -84,43 +84,43 @@ def _status_routes(services: Services) -> list[Any]:
 
 
 def _model_routes(services: Services) -> list[Any]:
-    @post("/api/show")
+    @post("/api/show", operation=operations.SHOW)
     async def post_show(request: AnyRequest) -> Response[bytes]:
         return await show(services, await _body(request, services, schema.ShowRequest))
 
-    @post("/api/plan")
+    @post("/api/plan", operation=operations.PLAN)
     async def post_plan(request: AnyRequest) -> Response[bytes]:
         return await plan(services, await _body(request, services, schema.PlanRequest))
 
-    @post("/api/copy")
+    @post("/api/copy", operation=operations.COPY)
     async def post_copy(request: AnyRequest) -> Response[bytes]:
         return await copy(services, await _body(request, services, schema.CopyRequest))
 
-    @delete("/api/delete", status_code=200)
+    @delete("/api/delete", operation=operations.DELETE, status_code=200)
     async def delete_delete(request: AnyRequest) -> Response[bytes]:
         return await delete_model(services, await _body(request, services, schema.DeleteRequest))
 
-    @post("/api/create")
+    @post("/api/create", operation=operations.CREATE)
     async def post_create(request: AnyRequest) -> Response[Any]:
         return await create_model(request, services, await _body(request, services, schema.CreateRequest))
 
-    @post("/api/verify")
+    @post("/api/verify", operation=operations.VERIFY)
     async def post_verify(request: AnyRequest) -> Response[Any]:
         return await verify_store(request, services, await _body(request, services, schema.VerifyRequest))
 
-    @post("/api/pull")
+    @post("/api/pull", operation=operations.PULL)
     async def post_pull(request: AnyRequest) -> Response[Any]:
         return await pull(request, services, await _body(request, services, schema.TransferRequest))
 
-    @post("/api/push")
+    @post("/api/push", operation=operations.PUSH)
     async def post_push(request: AnyRequest) -> Response[Any]:
         return await push(request, services, await _body(request, services, schema.TransferRequest))
 
-    @head("/api/blobs/{digest:str}")
+    @head("/api/blobs/{digest:str}", operation=operations.HEAD_BLOB)
     async def head_blobs(digest: str) -> Response[None]:
         return await head_blob(services, digest)
 
-    @post("/api/blobs/{digest:str}")
+    @post("/api/blobs/{digest:str}", operation=operations.POST_BLOB)
     async def post_blobs(request: AnyRequest, digest: str) -> Response[bytes]:
         return await post_blob(request, services, digest)
 
@@ -129,15 +129,15 @@ def _model_routes(services: Services) -> list[Any]:
 
 
 def _inference_routes(services: Services) -> list[Any]:
-    @post("/api/generate")
+    @post("/api/generate", operation=operations.GENERATE)
     async def post_generate(request: AnyRequest) -> Response[Any]:
         return await generate(request, services, await _body(request, services, schema.GenerateRequest))
 
-    @post("/api/chat")
+    @post("/api/chat", operation=operations.CHAT)
     async def post_chat(request: AnyRequest) -> Response[Any]:
         return await chat(request, services, await _body(request, services, schema.ChatRequest))
 
-    @post("/api/render")
+    @post("/api/render", operation=operations.RENDER)
     async def post_render(request: AnyRequest) -> Response[Any]:
         return await render(request, services)
 
@@ -145,31 +145,27 @@ def _inference_routes(services: Services) -> list[Any]:
 
 
 def _question_routes(services: Services) -> list[Any]:
-    @post("/api/embed")
+    @post("/api/embed", operation=operations.EMBED)
     async def post_embed(request: AnyRequest) -> Response[Any]:
         return await embed(request, services, await _body(request, services, schema.EmbedRequest))
 
-    @post("/api/embeddings")
+    @post("/api/embeddings", operation=operations.EMBEDDINGS)
     async def post_embeddings(request: AnyRequest) -> Response[Any]:
         return await embeddings(request, services, await _body(request, services, schema.EmbeddingsRequest))
 
-    @post("/api/rerank")
+    @post("/api/rerank", operation=operations.RERANK)
     async def post_rerank(request: AnyRequest) -> Response[Any]:
         return await rerank(request, services, await _body(request, services, schema.RerankRequest))
 
-    @post("/v1/rerank")
-    async def post_v1_rerank(request: AnyRequest) -> Response[Any]:
-        return await v1_rerank(request, services, await _body(request, services, schema.RerankRequest))
-
-    @post("/api/tokenize")
+    @post("/api/tokenize", operation=operations.TOKENIZE)
     async def post_tokenize(request: AnyRequest) -> Response[Any]:
         return await tokenize(request, services, await _body(request, services, schema.TokenizeRequest))
 
-    @post("/api/detokenize")
+    @post("/api/detokenize", operation=operations.DETOKENIZE)
     async def post_detokenize(request: AnyRequest) -> Response[Any]:
         return await detokenize(request, services, await _body(request, services, schema.DetokenizeRequest))
 
-    return [post_embed, post_embeddings, post_rerank, post_v1_rerank, post_tokenize, post_detokenize]
+    return [post_embed, post_embeddings, post_rerank, post_tokenize, post_detokenize]
 
 
 async def _body(request: AnyRequest, services: Services, kind: type[T]) -> T:

@@ -8,6 +8,7 @@ import msgspec
 
 from corectl.errors import BadRequest
 from corectl.messages import Grammar, Message, Think
+from corectl.server.ranking import Document
 
 MAX_SALT = 256
 GRAMMARS = ("regex", "lark", "gbnf")
@@ -98,12 +99,6 @@ class EmbedRequest(QuestionRequest, kw_only=True):
 
 class EmbeddingsRequest(QuestionRequest, kw_only=True):
     prompt: str = ""
-
-
-class Document(msgspec.Struct, kw_only=True):
-    """A document as other servers let clients send it."""
-
-    text: str
 
 
 class RerankRequest(QuestionRequest, kw_only=True):

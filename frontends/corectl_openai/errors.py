@@ -49,6 +49,9 @@ _RANGE = re.compile(r"` [<>]=? \S+ - at `\$")
 _SCHEMA = re.compile(r" - at `\$\.?([^`]+)`$")
 _OPTION = re.compile(r'^option "(\w+)"')
 _ABLE = re.compile(r"does not support (tools|vision|thinking|insert)$")
+_MODEL = re.compile(
+    r'^(invalid model name|this model does not support .*|"[^"]*" does not support (chat|generate))$'
+)
 _FIELD = re.compile(
     r"^([a-z][a-z_]*(?:\[\d+\])*(?:\.[a-z_]+(?:\[\d+\])*)*)(?=:| must | is required| needs | may )"
 )
@@ -92,7 +95,7 @@ def _param(error: BadRequest, names: Mapping[str, str]) -> str | None:
             path = found[1].replace("[...]", "[]")
             first, rest = re.fullmatch(r"(\w+)(.*)", path, re.DOTALL).groups()  # type: ignore[union-attr]
             return names.get(first, first) + rest
-    return "model" if error.message == "invalid model name" else None
+    return "model" if _MODEL.search(error.message) else None
 
 
 def _mistake(error: BadRequest, param: str | None) -> str | None:

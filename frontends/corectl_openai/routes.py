@@ -18,6 +18,7 @@ from corectl_openai.embeddings import embeddings, tokenize
 from corectl_openai.errors import error_reply
 from corectl_openai.memory import Conversations
 from corectl_openai.models import list_models, one_model
+from corectl_openai.rerank import rerank
 from corectl_openai.responses import respond
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -39,6 +40,10 @@ def routers(services: Services) -> Sequence[Router]:
     @post("/embeddings")
     async def post_embeddings(request: AnyRequest) -> Response[Any]:
         return await embeddings(request, services, await _body(request, services, schema.EmbeddingsRequest))
+
+    @post("/rerank")
+    async def post_rerank(request: AnyRequest) -> Response[Any]:
+        return await rerank(request, services, await _body(request, services, schema.RerankRequest))
 
     @post("/tokenize")
     async def post_tokenize(request: AnyRequest) -> Response[Any]:
@@ -65,6 +70,7 @@ def routers(services: Services) -> Sequence[Router]:
                 post_completions,
                 post_responses,
                 post_embeddings,
+                post_rerank,
                 post_tokenize,
                 get_models,
                 get_model,

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from corectl.server.ranking import Document
+
 MAX_CHOICES = 128
 
 Limit = Annotated[int, msgspec.Meta(ge=-(2**31) + 1, le=2**31 - 1)]
@@ -111,6 +113,16 @@ class EmbeddingsRequest(ModelRequest, kw_only=True):
     input: Any = None
     encoding_format: str = "float"
     dimensions: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
+
+
+class RerankRequest(ModelRequest, kw_only=True):
+    """`top_n` is how many of the documents are wanted, without it all; `truncate` lets pairs that are too long be cut."""
+
+    query: str = ""
+    documents: list[str | Document] = []
+    top_n: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    return_documents: bool = False
+    truncate: bool = True
 
 
 class TokenizeRequest(ModelRequest, kw_only=True):

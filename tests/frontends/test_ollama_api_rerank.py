@@ -1,4 +1,4 @@
-"""POST /api/rerank and /v1/rerank."""
+"""POST /api/rerank."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.bert import Bert, write_ranker
 from tests.conftest import Server
 from tests.frontends.conftest import create, delete, post, refused, show, upload
 
-RERANK, V1 = "/api/rerank", "/v1/rerank"
+RERANK = "/api/rerank"
 THREAD = {"num_thread": 1}
 QUERY = "good sky"
 DOCUMENTS = ["word blue sky", "good blue", "hello hello", "", "good blue"]
@@ -41,9 +41,9 @@ def expected(weights: Path) -> list[float]:
     ]
 
 
-def _rerank(server: Server, path: str = RERANK, **body: Any) -> dict[str, Any]:
+def _rerank(server: Server, **body: Any) -> dict[str, Any]:
     body = {"model": "ranker", "query": QUERY, "documents": DOCUMENTS, "options": THREAD, **body}
-    reply = post(server, path, **body)
+    reply = post(server, RERANK, **body)
     assert reply.status_code == 200, reply.text
     return dict(reply.json())
 
@@ -72,24 +72,15 @@ def test_the_best_with_their_texts(ranked: Server) -> None:
     assert len(_rerank(ranked, top_n=99)["results"]) == 5
 
 
-def test_the_shape_that_rerank_services_share(ranked: Server) -> None:
+def test_documents_may_be_objects(ranked: Server) -> None:
     documents = [{"text": text, "title": "ignored"} for text in DOCUMENTS]
-    reply = _rerank(ranked, V1, documents=documents, top_n=3, return_documents=True)
-    native = _rerank(ranked, top_n=3)
-    tokens = native["prompt_eval_count"]
-    assert reply["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
-    assert (reply["object"], reply["model"]) == ("list", "ranker")
-    assert reply["results"] == [
-        {**result, "document": {"text": DOCUMENTS[result["index"]]}} for result in native["results"]
-    ]
+    assert _rerank(ranked, documents=documents)["results"] == _rerank(ranked)["results"]
 
 
 def test_long_pairs_are_cut_and_that_is_said(ranked: Server) -> None:
     documents = ["sky", "sky " * 100]
     reply = _rerank(ranked, documents=documents)
     assert reply["dropped_tokens"] == 105 - 64
-    shared = _rerank(ranked, V1, documents=documents)
-    assert shared["usage"]["dropped_tokens"] == reply["dropped_tokens"]
     error = refused(
         ranked, RERANK, model="ranker", query=QUERY, documents=documents, truncate=False, options=THREAD
     )
@@ -103,7 +94,6 @@ def test_more_documents_than_one_step_takes(ranked: Server, expected: list[float
         assert result["relevance_score"] == pytest.approx(expected[result["index"] % 5], abs=2e-3)
 
 
-@pytest.mark.parametrize("path", [RERANK, V1])
 @pytest.mark.parametrize(
     ("body", "error"),
     [
@@ -117,9 +107,9 @@ def test_more_documents_than_one_step_takes(ranked: Server, expected: list[float
         ({"options": {"num_ctx": "x"}}, 'option "num_ctx" must be of type integer'),
     ],
 )
-def test_requests_that_lack_something(ranked: Server, path: str, body: dict[str, Any], error: str) -> None:
+def test_requests_that_lack_something(ranked: Server, body: dict[str, Any], error: str) -> None:
     body = {"model": "ranker", "query": "q", "documents": ["d"], "options": THREAD, **body}
-    assert error in refused(ranked, path, **body)
+    assert error in refused(ranked, RERANK, **body)
 
 
 def test_models_that_do_not_rank(ranked: Server) -> None:
@@ -127,7 +117,7 @@ def test_models_that_do_not_rank(ranked: Server) -> None:
         body: dict[str, Any] = {"query": "q", "documents": ["d"], "options": THREAD}
         assert "does not support reranking" in refused(ranked, RERANK, model=model, **body)
     missing = 'model "nope" not found, try pulling it first'
-    assert refused(ranked, V1, 404, model="nope", query="q", documents=["d"]) == missing
+    assert refused(ranked, RERANK, 404, model="nope", query="q", documents=["d"]) == missing
 
 
 def test_a_ranker_does_nothing_else(ranked: Server) -> None:
