@@ -17,6 +17,7 @@ from corectl import config, hookspecs
 from corectl.cli.root import run
 from corectl.scaffold.project import package_name, project
 from tests.docs.blocks import PAGES
+from tests.integrations import results
 from tests.kit.table import conformance_tables
 
 TUTORIAL_NAME = "babble"
@@ -95,7 +96,7 @@ def make(what: str) -> str:
         return scaffold_file(*rest.split())
     if kind == "conformance":
         return conformance_tables(rest)
-    return {"settings": settings_table, "hooks": hook_reference}[what]()
+    return {"settings": settings_table, "hooks": hook_reference, "integrations": results.table}[what]()
 
 
 def renewed(page: Path) -> str:
