@@ -38,8 +38,9 @@ class Trace(msgspec.Struct, kw_only=True):
         return time.monotonic() - self.arrived
 
     def answers(self) -> None:
-        """The first output has come."""
-        self.first_token = self.elapsed
+        """Output has come; of several completions the first one counts."""
+        if self.first_token is None:
+            self.first_token = self.elapsed
 
     def finished(self, finish: Finish) -> None:
         """A completion has come to its end."""

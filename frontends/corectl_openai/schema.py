@@ -116,7 +116,7 @@ class EmbeddingsRequest(ModelRequest, kw_only=True):
 
 
 class RerankRequest(ModelRequest, kw_only=True):
-    """`top_n` is how many of the documents are wanted, without it all; `truncate` lets pairs that are too long be cut."""
+    """`top_n` is how many documents are wanted, without it all; `truncate` lets pairs that are too long be cut."""
 
     query: str = ""
     documents: list[str | Document] = []

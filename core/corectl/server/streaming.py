@@ -57,16 +57,42 @@ class OpenCompletion:
         work: Completion,
     ) -> OpenCompletion:
         """Waits for the model and the first events. Raises what either raises; then nothing is left open."""
+        opened = await cls.start(scheduler, model, options, keep_alive, work)
+        try:
+            await opened.begins()
+        except BaseException:
+            await opened.close()
+            raise
+        return opened
+
+    @classmethod
+    async def start(
+        cls,
+        scheduler: Scheduler,
+        model: AnyModel,
+        options: LoadOptions,
+        keep_alive: float | None,
+        work: Completion,
+    ) -> OpenCompletion:
+        """Waits for the model, and until it has read the prompt. Raises as `open` does."""
         async with AsyncExitStack() as stack:
             lease = await stack.enter_async_context(scheduler.lease(model, options, keep_alive))
             stream = lease.runner.complete(work)
             stack.callback(stream.close)
             first = await stream.take()
-            # An error of the first step still gets a status of its own.
-            while len(first) < 2:
-                first += await stream.take()
-            lease.trace.answers()
             return cls(lease, stream, first, stack.pop_all())
+
+    async def begins(self) -> None:
+        """Waits until there is something to take. Raises the runner's error: one of the first step has a status, too.
+
+        It may be cancelled; then nothing is lost.
+        """
+        try:
+            self._first = self._first or await self._stream.take()
+        except CorectlError as exc:
+            self._failure = exc
+            raise
+        self._lease.trace.answers()
 
     async def take(self) -> list[Event]:
         """The next events, at least one; the last is a `Finish`. Raises the runner's error."""
