@@ -117,6 +117,13 @@ def _renamed(message: str, names: Mapping[str, str]) -> str:
     return message.replace(first, names[first], 1) if first in names else message
 
 
+def response_code(error: CorectlError) -> str:
+    """What a response that has failed says of the error: it has fewer words for that than replies with a status."""
+    if error.status in (429, 503):
+        return "rate_limit_exceeded"
+    return "invalid_prompt" if isinstance(error, BadRequest) else "server_error"
+
+
 def error_reply(request: AnyRequest, error: CorectlError) -> Response[bytes]:
     trace.current().outcome = error.code
     headers: dict[str, Any] = {"retry-after": str(error.retry_after)} if isinstance(error, Busy) else {}

@@ -12,6 +12,7 @@ from corectl.messages import Delta, Finish, Message, Notice
 from corectl.server.context import Clock
 from corectl.server.whole import ToolCall
 from corectl_openai.content import read_arguments
+from corectl_openai.errors import response_code
 from corectl_openai.replies import said_of
 from corectl_openai.schema import ResponsesRequest
 
@@ -112,7 +113,7 @@ class ResponseHead:
         return self._head | {
             "status": "failed",
             "output": items,
-            "error": {"code": error.code, "message": error.message},
+            "error": {"code": response_code(error), "message": error.message},
         }
 
 

@@ -30,9 +30,10 @@ def test_a_runner_that_dies_is_the_last_event_of_the_stream(own_server: Server, 
         os.kill(own_server.counts()["pid"], signal.SIGKILL)
         rest = [line for line in lines if line]
     last = json.loads(rest[-1].removeprefix("data: "))
-    error = last["response"]["error"] if path == "/v1/responses" else last["error"]
-    assert error["code"] == "runner_died" and "SIGKILL" in error["message"]
-    assert sum("runner_died" in line for line in rest) == 1 and "data: [DONE]" not in rest
+    response = path == "/v1/responses"
+    error = last["response"]["error"] if response else last["error"]
+    assert error["code"] == ("server_error" if response else "runner_died") and "SIGKILL" in error["message"]
+    assert sum("SIGKILL" in line for line in rest) == 1 and "data: [DONE]" not in rest
 
 
 @pytest.mark.parametrize("stream", [False, True])

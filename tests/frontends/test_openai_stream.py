@@ -36,6 +36,9 @@ from corectl.messages import (
 from corectl.server.context import Clock
 from corectl_openai.choices import SEEDS, variants
 from corectl_openai.errors import OURS_IN_RESPONSES, error_body, error_event
+from corectl_openai.response import ResponseHead
+from corectl_openai.response_stream import ResponseStream
+from corectl_openai.schema import ResponsesRequest
 from corectl_openai.stream import ChatStream
 from corectl_openai.text import legacy_logprobs
 
@@ -153,6 +156,26 @@ def test_an_error_in_mid_stream_is_an_event_that_clients_raise() -> None:
 def test_errors(error: CorectlError, kind: str, param: str | None, code: str | None) -> None:
     body = error_body(error)
     assert (body.type, body.param, body.code) == (kind, param, code)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RunnerDied("gone"), "server_error"),
+        (RemoteError("away"), "server_error"),
+        (RemoteError("slow down", 429), "rate_limit_exceeded"),
+        (Busy("full"), "rate_limit_exceeded"),
+        (TooLong("too long"), "invalid_prompt"),
+        (BadRequest("no image"), "invalid_prompt"),
+    ],
+)
+def test_a_response_that_fails_has_a_code_of_its_own_kind(error: CorectlError, code: str) -> None:
+    failed = ResponseStream(ResponseHead(ResponsesRequest(model="m"), Clock(), ()), lambda _: None).failed(
+        error
+    )
+    last = json.loads(failed.decode().strip().rpartition("data: ")[2])
+    assert (last["type"], last["response"]["status"]) == ("response.failed", "failed")
+    assert last["response"]["error"] == {"code": code, "message": error.message}
 
 
 def test_errors_speak_of_what_the_client_has_sent() -> None:
