@@ -10,6 +10,7 @@ from corectl.model.record import ModelRecord
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock, asked_context, context_headers
 from corectl.server.inference import find_model, not_found, open_completion, render
+from corectl.server.operation import SSE
 from corectl.server.services import Services
 from corectl.server.streaming import OpenCompletion, StreamedReply
 from corectl.server.watch import while_connected
@@ -18,6 +19,7 @@ from corectl_anthropic.asked import Asked, check, read
 from corectl_anthropic.errors import request_id
 from corectl_anthropic.images import take_images
 from corectl_anthropic.replies import (
+    CountReply,
     Reply,
     ToolUseBlock,
     Usage,
@@ -29,7 +31,7 @@ from corectl_anthropic.replies import (
     usage_of,
 )
 from corectl_anthropic.schema import CountRequest, MessagesRequest
-from corectl_anthropic.stream import PING, SSE, MessageStream
+from corectl_anthropic.stream import PING, MessageStream
 
 
 async def create_message(request: AnyRequest, services: Services, body: MessagesRequest) -> Response[Any]:
@@ -61,7 +63,7 @@ async def count_tokens(request: AnyRequest, services: Services, body: CountReque
     record = await _checked(request, services, body)
     asked = await services.reading(record, lambda: read(services, record, body, count=True))
     prompt = await while_connected(request, render(services, asked.settled, asked.work, Clock()))
-    return reply({"input_tokens": prompt.prompt_tokens}, {"request-id": request_id()})
+    return reply(CountReply(prompt.prompt_tokens), {"request-id": request_id()})
 
 
 async def _checked(request: AnyRequest, services: Services, body: CountRequest) -> ModelRecord:

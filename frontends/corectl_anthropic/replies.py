@@ -52,6 +52,10 @@ class End(msgspec.Struct):
     stop_sequence: str | None = None
 
 
+class CountReply(msgspec.Struct):
+    input_tokens: int
+
+
 class Reply(msgspec.Struct, kw_only=True, tag="message", tag_field="type"):
     """A message; where a stream begins, one without content. `context_fit` and `warnings` are additions of ours."""
 

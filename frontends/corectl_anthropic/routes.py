@@ -8,24 +8,53 @@ from typing import Any
 from litestar import Response, Router, post
 
 from corectl.server.body import AnyRequest, read_json
+from corectl.server.context import CONTEXT_HEADER
 from corectl.server.failures import error_handlers
+from corectl.server.operation import RUNNING, SSE, Operation, Stream
 from corectl.server.services import Services
-from corectl_anthropic.errors import error_reply
+from corectl_anthropic.errors import ErrorReply, error_reply
 from corectl_anthropic.messages import count_tokens, create_message
+from corectl_anthropic.replies import CountReply, Reply
 from corectl_anthropic.schema import CountRequest, MessagesRequest
+from corectl_anthropic.stream import ServerEvent
+
+HEADERS = {CONTEXT_HEADER: int}
+
+MESSAGES = Operation(
+    summary="Answers a conversation",
+    body=MessagesRequest,
+    reply=Reply,
+    stream=Stream(SSE, (ServerEvent, ErrorReply)),
+    fails=RUNNING,
+    headers=HEADERS,
+)
+COUNT_TOKENS = Operation(
+    summary="How many tokens a model would read",
+    body=CountRequest,
+    reply=CountReply,
+    fails=RUNNING,
+    headers=HEADERS,
+)
 
 
 def routers(services: Services) -> Sequence[Router]:
     """The Messages API on one server's services."""
     limit = services.settings.max_body
 
-    @post("/v1/messages")
+    @post("/v1/messages", operation=MESSAGES)
     async def post_messages(request: AnyRequest) -> Response[Any]:
         return await create_message(request, services, await read_json(request, limit, MessagesRequest))
 
-    @post("/v1/messages/count_tokens")
+    @post("/v1/messages/count_tokens", operation=COUNT_TOKENS)
     async def post_count_tokens(request: AnyRequest) -> Response[Any]:
         return await count_tokens(request, services, await read_json(request, limit, CountRequest))
 
     handlers = [post_messages, post_count_tokens]
-    return [Router("/", route_handlers=handlers, exception_handlers=error_handlers(error_reply))]
+    return [
+        Router(
+            "/",
+            route_handlers=handlers,
+            exception_handlers=error_handlers(error_reply),
+            opt={"failure": ErrorReply},
+        )
+    ]

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from corectl.server.fields import KeepAlive
+
 MAX_TOKENS = 2**31 - 1
 MAX_STOPS = 256
 
@@ -116,7 +118,7 @@ class CountRequest(msgspec.Struct, kw_only=True):
     thinking: WireThinking | None = None
     output_config: OutputConfig | None = None
     num_ctx: Count | None = None
-    keep_alive: Any = None
+    keep_alive: KeepAlive = None
 
 
 class MessagesRequest(CountRequest, kw_only=True):

@@ -14,9 +14,6 @@ from corectl.server.whole import CallCollector
 from corectl_anthropic.errors import error_of
 from corectl_anthropic.replies import End, Reply, Signature, Usage, end_of, said_of, usage_of
 
-SSE = "text/event-stream"
-PING = b'event: ping\ndata: {"type":"ping"}\n\n'
-
 _encode = msgspec.json.Encoder().encode
 
 
@@ -82,7 +79,11 @@ class MessageStop(msgspec.Struct, tag="message_stop", tag_field="type"):
     pass
 
 
-ServerEvent = MessageStart | BlockStart | BlockDelta | BlockStop | MessageDelta | MessageStop
+class Ping(msgspec.Struct, tag="ping", tag_field="type"):
+    """Where nothing else is to be said for a while."""
+
+
+ServerEvent = MessageStart | BlockStart | BlockDelta | BlockStop | MessageDelta | MessageStop | Ping
 
 
 class MessageStream:
@@ -200,3 +201,6 @@ def _line(event: ServerEvent) -> bytes:
     name = event.__struct_config__.tag
     assert isinstance(name, str)
     return b"event: " + name.encode() + b"\ndata: " + _encode(event) + b"\n\n"
+
+
+PING = _line(Ping())

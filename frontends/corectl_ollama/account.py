@@ -21,6 +21,15 @@ CONNECT = "https://ollama.com/connect"
 """Where somebody with an account there says that a key is theirs."""
 
 
+class CloudStatus(msgspec.Struct):
+    disabled: bool
+    source: str
+
+
+class StatusReply(msgspec.Struct):
+    cloud: CloudStatus
+
+
 class NotSignedIn(msgspec.Struct, omit_defaults=True):
     error: str
     signin_url: str = ""
@@ -28,7 +37,7 @@ class NotSignedIn(msgspec.Struct, omit_defaults=True):
 
 def status() -> Response[bytes]:
     """Nothing is run on ollama.com, and no setting is to blame."""
-    return reply({"cloud": {"disabled": True, "source": "none"}})
+    return reply(StatusReply(CloudStatus(disabled=True, source="none")))
 
 
 async def me() -> Response[bytes]:

@@ -19,6 +19,7 @@ from corectl_ollama.answer import Form
 from corectl_ollama.calls import WireToolCall
 from corectl_ollama.inference import completion, run, settle
 from corectl_ollama.replies import (
+    DebugInfo,
     Metrics,
     Remote,
     WireLogprob,
@@ -38,27 +39,33 @@ class WireReply(msgspec.Struct, omit_defaults=True):
     tool_calls: list[WireToolCall] = []
 
 
-class Chunk(msgspec.Struct, kw_only=True):
+class ChatChunk(msgspec.Struct, kw_only=True):
     model: str
     created_at: datetime
     message: WireReply
     done: bool
 
 
-class LogprobChunk(Chunk, kw_only=True):
+class ChatLogprobChunk(ChatChunk, kw_only=True):
     logprobs: list[WireLogprob]
 
 
-class RemoteChunk(Chunk, kw_only=True, omit_defaults=True):
+class ChatRemoteChunk(ChatChunk, kw_only=True, omit_defaults=True):
     remote_model: str
     remote_host: str
     logprobs: list[WireLogprob] = []
 
 
-class Final(Metrics, kw_only=True, omit_defaults=True):
+class ChatFinal(Metrics, kw_only=True, omit_defaults=True):
     message: WireReply
     done: bool
     logprobs: list[WireLogprob] = []
+
+
+class ChatDebug(ChatChunk, kw_only=True):
+    """What there is instead of an answer where only the prompt is wanted."""
+
+    debug_info: DebugInfo = msgspec.field(name="_debug_info")
 
 
 class ChatForm:
@@ -73,7 +80,7 @@ class ChatForm:
         message = WireReply("assistant", delta.text, delta.thinking, calls)
         logprobs = wire_logprobs(delta.logprobs) if delta.logprobs else []
         if self.remote is not None:
-            return RemoteChunk(
+            return ChatRemoteChunk(
                 model=self.model,
                 remote_model=self.remote.model,
                 remote_host=self.remote.host,
@@ -83,13 +90,13 @@ class ChatForm:
                 logprobs=logprobs,
             )
         if logprobs:
-            return LogprobChunk(
+            return ChatLogprobChunk(
                 model=self.model, created_at=now(), message=message, done=False, logprobs=logprobs
             )
-        return Chunk(model=self.model, created_at=now(), message=message, done=False)
+        return ChatChunk(model=self.model, created_at=now(), message=message, done=False)
 
     def final(self, finish: Finish, clock: Clock, delta: Delta, calls: list[WireToolCall]) -> Any:
-        return Final(
+        return ChatFinal(
             model=self.model,
             created_at=now(),
             message=WireReply("assistant", delta.text, delta.thinking, calls),
@@ -99,7 +106,7 @@ class ChatForm:
         )
 
     def done(self, reason: str) -> Any:
-        return Final(
+        return ChatFinal(
             model=self.model,
             created_at=now(),
             message=WireReply("assistant", ""),
@@ -108,13 +115,13 @@ class ChatForm:
         )
 
     def rendered(self, prompt: Rendered, clock: Clock) -> Any:
-        return {
-            "model": self.model,
-            "created_at": now(),
-            "message": {"role": "", "content": ""},
-            "done": False,
-            "_debug_info": debug_info(prompt),
-        }
+        return ChatDebug(
+            model=self.model,
+            created_at=now(),
+            message=WireReply("", ""),
+            done=False,
+            debug_info=debug_info(prompt),
+        )
 
 
 async def chat(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from litestar import Response
 
 from corectl.errors import BadRequest, NotFound
@@ -25,6 +26,10 @@ class EmbedReply(Durations, kw_only=True, omit_defaults=True):
     embeddings: list[list[float]]
     prompt_eval_count: int = 0
     dropped_tokens: int = 0
+
+
+class EmbeddingsReply(msgspec.Struct):
+    embedding: list[float]
 
 
 def _inputs(value: Any) -> tuple[str, ...]:
@@ -64,7 +69,7 @@ async def embeddings(request: AnyRequest, services: Services, body: EmbeddingsRe
     require_name(body.model)
     inputs = (body.prompt,) if body.prompt else ()
     vectors = await while_connected(request, _vectors(services, Clock(), body, inputs, truncate=False))
-    return reply({"embedding": rows(vectors)[0] if inputs else []})
+    return reply(EmbeddingsReply(rows(vectors)[0] if inputs else []))
 
 
 async def _vectors(

@@ -31,6 +31,7 @@ from corectl_ollama.answer import Form
 from corectl_ollama.calls import WireToolCall
 from corectl_ollama.inference import completion, run, settle
 from corectl_ollama.replies import (
+    DebugInfo,
     Metrics,
     Remote,
     WireLogprob,
@@ -43,28 +44,34 @@ from corectl_ollama.replies import (
 from corectl_ollama.schema import GenerateRequest
 
 
-class Chunk(msgspec.Struct, kw_only=True):
+class GenerateChunk(msgspec.Struct, kw_only=True):
     model: str
     created_at: datetime
     response: str
     done: bool
 
 
-class FullChunk(Chunk, kw_only=True, omit_defaults=True):
+class GenerateFullChunk(GenerateChunk, kw_only=True, omit_defaults=True):
     thinking: str = ""
     logprobs: list[WireLogprob] = []
 
 
-class RemoteChunk(FullChunk, kw_only=True, omit_defaults=True):
+class GenerateRemoteChunk(GenerateFullChunk, kw_only=True, omit_defaults=True):
     remote_model: str
     remote_host: str
 
 
-class Final(Metrics, kw_only=True, omit_defaults=True):
+class GenerateFinal(Metrics, kw_only=True, omit_defaults=True):
     response: str
     done: bool
     thinking: str = ""
     logprobs: list[WireLogprob] = []
+
+
+class GenerateDebug(GenerateChunk, kw_only=True):
+    """What there is instead of an answer where only the prompt is wanted."""
+
+    debug_info: DebugInfo = msgspec.field(name="_debug_info")
 
 
 class GenerateForm:
@@ -77,7 +84,7 @@ class GenerateForm:
 
     def chunk(self, delta: Delta, calls: list[WireToolCall]) -> Any:
         if self.remote is not None:
-            return RemoteChunk(
+            return GenerateRemoteChunk(
                 model=self.model,
                 remote_model=self.remote.model,
                 remote_host=self.remote.host,
@@ -88,8 +95,8 @@ class GenerateForm:
                 logprobs=wire_logprobs(delta.logprobs),
             )
         if not (delta.thinking or delta.logprobs):
-            return Chunk(model=self.model, created_at=now(), response=delta.text, done=False)
-        return FullChunk(
+            return GenerateChunk(model=self.model, created_at=now(), response=delta.text, done=False)
+        return GenerateFullChunk(
             model=self.model,
             created_at=now(),
             response=delta.text,
@@ -99,7 +106,7 @@ class GenerateForm:
         )
 
     def final(self, finish: Finish, clock: Clock, delta: Delta, calls: list[WireToolCall]) -> Any:
-        return Final(
+        return GenerateFinal(
             model=self.model,
             created_at=now(),
             response=delta.text,
@@ -110,16 +117,12 @@ class GenerateForm:
         )
 
     def done(self, reason: str) -> Any:
-        return Final(model=self.model, created_at=now(), response="", done=True, done_reason=reason)
+        return GenerateFinal(model=self.model, created_at=now(), response="", done=True, done_reason=reason)
 
     def rendered(self, prompt: Rendered, clock: Clock) -> Any:
-        return {
-            "model": self.model,
-            "created_at": now(),
-            "response": "",
-            "done": False,
-            "_debug_info": debug_info(prompt),
-        }
+        return GenerateDebug(
+            model=self.model, created_at=now(), response="", done=False, debug_info=debug_info(prompt)
+        )
 
 
 async def generate(

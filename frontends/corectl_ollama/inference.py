@@ -12,12 +12,14 @@ from corectl.remote.model import RemoteModel
 from corectl.server import inference
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock, context_headers
+from corectl.server.failures import Failure
 from corectl.server.inference import Settled, open_completion, render
+from corectl.server.operation import NDJSON
 from corectl.server.services import Services
 from corectl.server.streaming import StreamedReply
 from corectl.server.watch import while_connected
 from corectl_ollama.answer import Answer, Form
-from corectl_ollama.replies import NDJSON, Remote, line, reply
+from corectl_ollama.replies import Remote, line, reply
 from corectl_ollama.schema import InferenceRequest, read_grammar, read_think
 
 
@@ -87,7 +89,7 @@ async def run(
             media_type=NDJSON,
             headers=headers,
             encode=answer.lines,
-            encode_error=lambda error: line({"error": error.message}),
+            encode_error=lambda error: line(Failure(error.message)),
         )
     try:
         return reply(await while_connected(request, answer.whole(opened)), headers=headers)

@@ -42,6 +42,10 @@ class TagEntry(msgspec.Struct, kw_only=True, omit_defaults=True):
     capabilities: list[str] = []
 
 
+class TagsReply(msgspec.Struct):
+    models: list[TagEntry]
+
+
 class BackendSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Our addition: what would load the model now, how it computes, and why it; or why nothing can."""
 
@@ -107,12 +111,16 @@ class PsEntry(msgspec.Struct, kw_only=True):
     runner: RunnerCounts
 
 
+class PsReply(msgspec.Struct):
+    models: list[PsEntry]
+
+
 async def tags(services: Services) -> Response[bytes]:
     records = await services.list()
     entries = await asyncio.to_thread(
         lambda: [entry for record in records if (entry := _tag(services, record))]
     )
-    return reply({"models": entries})
+    return reply(TagsReply(entries))
 
 
 def _tag(services: Services, record: ModelRecord) -> TagEntry | None:
@@ -189,7 +197,7 @@ def _backend(services: Services, record: ModelRecord) -> BackendSummary:
 
 
 async def ps(services: Services) -> Response[bytes]:
-    return reply({"models": [_ps(model) for model in services.scheduler.loaded()]})
+    return reply(PsReply([_ps(model) for model in services.scheduler.loaded()]))
 
 
 def _ps(model: LoadedModel) -> PsEntry:

@@ -15,7 +15,6 @@ from corectl.model.record import ModelRecord
 from corectl.server.context import Clock, ContextFit, context_fit
 
 JSON = "application/json; charset=utf-8"
-NDJSON = "application/x-ndjson"
 
 _encoder = msgspec.json.Encoder()
 _encode, _encode_lines = _encoder.encode, _encoder.encode_lines
@@ -65,6 +64,20 @@ class Metrics(msgspec.Struct, kw_only=True, omit_defaults=True):
     warnings: list[Notice] = []
 
 
+class VersionReply(msgspec.Struct):
+    """`version` is the level of the API, `corectl` that of the program."""
+
+    version: str
+    corectl: str
+
+
+class DebugInfo(msgspec.Struct, omit_defaults=True):
+    """The `_debug_info` of a request with `_debug_render_only`."""
+
+    rendered_template: str
+    image_count: int = 0
+
+
 def now() -> datetime:
     """The time of `created_at`; it is written in UTC, as RFC 3339 has it."""
     return datetime.now(UTC)
@@ -96,10 +109,8 @@ def metrics(finish: Finish, clock: Clock, remote: Remote | None) -> dict[str, An
     }
 
 
-def debug_info(prompt: Rendered) -> dict[str, Any]:
-    """The `_debug_info` of a request with `_debug_render_only`."""
-    images = {"image_count": prompt.images} if prompt.images else {}
-    return {"rendered_template": prompt.text, **images}
+def debug_info(prompt: Rendered) -> DebugInfo:
+    return DebugInfo(prompt.text, prompt.images)
 
 
 def wire_logprobs(found: Iterable[Logprob]) -> list[WireLogprob]:

@@ -8,11 +8,26 @@ import msgspec
 
 from corectl.errors import BadRequest
 from corectl.messages import Grammar, Message, Think
+from corectl.server.fields import KeepAlive
 from corectl.server.ranking import Document
 
 MAX_SALT = 256
 GRAMMARS = ("regex", "lark", "gbnf")
 
+LEVELS = ("high", "medium", "low", "max")
+
+
+def _one_of(*schemas: dict[str, Any]) -> Any:
+    """What a field may be whose value is read later, because its errors have a wording of their own."""
+    return msgspec.Meta(extra_json_schema={"anyOf": [*schemas, {"type": "null"}]})
+
+
+_TEXT, _OBJECT = {"type": "string"}, {"type": "object"}
+
+Texts = Annotated[Any, _one_of(_TEXT, {"type": "array", "items": _TEXT})]
+Format = Annotated[Any, _one_of({"enum": ["", "json"]}, _OBJECT)]
+WireThink = Annotated[Any, _one_of({"type": "boolean"}, {"enum": [*LEVELS]})]
+ToolChoice = Annotated[Any, _one_of({"enum": ["auto", "none", "required"]}, _OBJECT)]
 Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 
 
@@ -51,11 +66,11 @@ class InferenceRequest(msgspec.Struct, kw_only=True):
 
     model: str = ""
     stream: bool = True
-    keep_alive: Any = None
+    keep_alive: KeepAlive = None
     options: dict[str, Any] = {}
-    format: Any = None
+    format: Format = None
     grammar: dict[str, str] = {}
-    think: Any = None
+    think: WireThink = None
     think_budget: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
     truncate: bool = True
     shift: bool = True
@@ -80,19 +95,19 @@ class ChatRequest(InferenceRequest, kw_only=True):
 
     messages: list[WireMessage] = []
     tools: list[dict[str, Any]] = []
-    tool_choice: Any = None
+    tool_choice: ToolChoice = None
 
 
 class QuestionRequest(msgspec.Struct, kw_only=True):
     """What requests with a single answer have in common."""
 
     model: str = ""
-    keep_alive: Any = None
+    keep_alive: KeepAlive = None
     options: dict[str, Any] = {}
 
 
 class EmbedRequest(QuestionRequest, kw_only=True):
-    input: Any = None
+    input: Texts = None
     truncate: bool = True
     dimensions: Int32 = 0
 
@@ -168,7 +183,7 @@ class CreateRequest(msgspec.Struct, kw_only=True):
     in_place: bool = False
     template: str = ""
     system: str = ""
-    license: Any = None
+    license: Texts = None
     parameters: dict[str, Any] = {}
     messages: list[WireMessage] = []
     draft_files: dict[str, str] | None = None
@@ -189,7 +204,7 @@ def read_think(value: Any) -> Think:
         return value
     if not isinstance(value, str):
         raise BadRequest(f"think must be a boolean or string ({choices})")
-    if value not in ("high", "medium", "low", "max"):
+    if value not in LEVELS:
         raise BadRequest(f'invalid think value: "{value[:64]}" (must be {choices})')
     return value
 

@@ -16,8 +16,10 @@ from corectl.errors import Canceled, CorectlError, from_os_error
 from corectl.messages import Notice
 from corectl.progress import Progress
 from corectl.server.body import AnyRequest
+from corectl.server.failures import Failure
+from corectl.server.operation import NDJSON
 from corectl.server.watch import while_connected
-from corectl_ollama.replies import NDJSON, line, reply
+from corectl_ollama.replies import line, reply
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +97,7 @@ class _StreamedSteps(Response[None]):
             if isinstance(exc, OSError):
                 log.error("%s failed: %s", trace.current().path, exc)
             trace.current().outcome = error.code
-            last = line({"error": error.message})
+            last = line(Failure(error.message))
         await _send(send, last, more=False)
 
 

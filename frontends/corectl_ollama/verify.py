@@ -16,10 +16,12 @@ from corectl.errors import Canceled, CorectlError, from_os_error
 from corectl.model.name import ModelName
 from corectl.progress import Progress
 from corectl.server.body import AnyRequest
+from corectl.server.failures import Failure
+from corectl.server.operation import NDJSON
 from corectl.server.services import Services
 from corectl.server.watch import while_connected
 from corectl.store.verify import Problem, Verified, verify
-from corectl_ollama.replies import NDJSON, line, reply
+from corectl_ollama.replies import line, reply
 from corectl_ollama.schema import VerifyRequest
 from corectl_ollama.steps import WireProgress
 
@@ -82,9 +84,9 @@ async def _lines(first: Event, rest: AsyncGenerator[Event, None]) -> AsyncIterat
             async for event in rest:
                 yield line(_wire(event))
         except CorectlError as exc:
-            yield line({"error": exc.message})
+            yield line(Failure(exc.message))
         except OSError as exc:
-            yield line({"error": from_os_error(exc).message})
+            yield line(Failure(from_os_error(exc).message))
 
 
 def _wire(event: Event) -> WireProgress | VerifyReply:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from litestar import Response, Router, get
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
+from corectl.server.operation import Operation
 from corectl.server.services import Services
 from corectl_metrics.collect import Metrics
 from corectl_metrics.ledger import Ledger
@@ -23,7 +24,7 @@ def routers(services: Services) -> Sequence[Router]:
     registry.register(Metrics(ledger, services.scheduler, services.remotes))
     ProcessCollector(registry=registry)
 
-    @get("/metrics")
+    @get("/metrics", operation=Operation(summary="Counts and times, for Prometheus", reply=str))
     async def metrics() -> Response[bytes]:
         # In the event loop, so that the counts belong together; it takes a few milliseconds.
         return Response(generate_latest(registry), media_type=TEXT)

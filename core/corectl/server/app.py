@@ -14,9 +14,10 @@ from litestar.exceptions import MethodNotAllowedException, NotFoundException
 from corectl import trace
 from corectl.errors import Busy, CorectlError
 from corectl.server.body import AnyRequest
-from corectl.server.failures import error_handlers
+from corectl.server.failures import Failure, error_handlers
 from corectl.server.loopwatch import watched_loop
 from corectl.server.mounting import mount
+from corectl.server.openapi import documents_route
 from corectl.server.services import Services
 
 
@@ -40,8 +41,9 @@ def build_app(services: Services) -> Litestar:
 
     def make(routers: list[Router]) -> Litestar:
         return Litestar(
-            route_handlers=routers,
+            route_handlers=[*routers, documents_route()],
             lifespan=[lifespan],
+            # Ours are made of what routes say of themselves: see `corectl.server.openapi`.
             openapi_config=None,
             logging_config=None,
             exception_handlers={
@@ -59,7 +61,7 @@ def error_reply(request: AnyRequest, exc: CorectlError) -> Response[bytes]:
     trace.current().outcome = exc.code
     headers = {"retry-after": str(exc.retry_after)} if isinstance(exc, Busy) else {}
     return Response(
-        msgspec.json.encode({"error": exc.message}),
+        msgspec.json.encode(Failure(exc.message)),
         status_code=exc.status,
         media_type="application/json; charset=utf-8",
         headers=headers,

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from litestar import Response
 from litestar.exceptions import HTTPException
 
@@ -13,6 +14,13 @@ from corectl.errors import CorectlError, from_os_error
 from corectl.server.body import AnyRequest
 
 log = logging.getLogger(__name__)
+
+
+class Failure(msgspec.Struct):
+    """An error in the form that most clients know, and that frontends without one of their own have."""
+
+    error: str
+
 
 ErrorReply = Callable[[AnyRequest, CorectlError], Response[Any]]
 

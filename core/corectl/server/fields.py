@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from corectl.config import FOREVER
 from corectl.duration import parse_duration
 from corectl.errors import BadRequest
 from corectl.messages import ToolChoice
+
+KeepAlive = Annotated[
+    Any, msgspec.Meta(extra_json_schema={"anyOf": [{"type": kind} for kind in ("number", "string", "null")]})
+]
+"""The type of a field for `keep_alive_seconds`, whose errors are those that clients know."""
 
 MAX_TOP_LOGPROBS = 20
 MAX_SECONDS = 1e12

@@ -42,7 +42,10 @@ def mount(services: Services, make: Callable[[Routers], A]) -> A:
 def _build(services: Services, name: str) -> Routers:
     frontend = services.plugins.frontends[name]
     try:
-        return Deadline(f"frontend {name}").call(lambda: list(frontend.routers(services)))
+        routers = Deadline(f"frontend {name}").call(lambda: list(frontend.routers(services)))
+        for router in routers:
+            router.opt["frontend"] = name
+        return routers
     except Exception:
         log.exception("frontend %s is left out", name)
         return []

@@ -39,6 +39,7 @@ class Mounted:
         settings = Settings(models=folder / "models", max_body=max_body)
         services = build_services(settings)
         services.plugins.frontends = {frontend.name: frontend}
+        self.name = frontend.name
         self.plugins: PluginHost = services.plugins
         with warnings.catch_warnings():
             # What a later version of the web framework will not do any more is no reason to leave out a frontend.
@@ -46,13 +47,24 @@ class Mounted:
             self.app: Litestar = build_app(services)
 
     def routes(self) -> list[tuple[str, str]]:
-        """Method and path of each route; parameters of paths stand in braces."""
+        """Method and path of each route of the frontend; parameters of paths stand in braces."""
         from litestar.routes import HTTPRoute
 
-        routes = [route for route in self.app.routes if isinstance(route, HTTPRoute)]
         return sorted(
-            (method, route.path_format) for route in routes for method in route.methods if method != "OPTIONS"
+            (method, route.path_format)
+            for route in self.app.routes
+            if isinstance(route, HTTPRoute)
+            for handler in route.route_handlers
+            if "frontend" in handler.opt
+            for method in handler.http_methods
+            if method != "OPTIONS"
         )
+
+    def document(self) -> dict[str, Any]:
+        """What its routes say of themselves, as OpenAPI."""
+        from corectl.server.openapi import declared, document
+
+        return document(self.name, declared(self.app).get(self.name, []))
 
     def ask(
         self, method: str, path: str, body: bytes = b"", *, leaves: bool = False, **headers: str

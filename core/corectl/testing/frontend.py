@@ -80,6 +80,13 @@ class FrontendSuite(Suite):
         assert routes, "no route is mounted; the log says why"
         assert all(path.startswith("/") for _, path in routes)
 
+    def test_document(self, tmp_path: Path) -> None:
+        """A document can be made of what its routes say of themselves, if they do; see `corectl.server.operation`."""
+        mounted = self._mounted(tmp_path)
+        paths = mounted.document()["paths"]
+        said = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+        assert said <= {*mounted.routes()}
+
     def test_import(self) -> None:
         """Its plugin is cheap to import: the web framework is imported only by the server."""
         plugin = plugin_of("corectl_frontends", self.subject())
