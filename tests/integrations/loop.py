@@ -23,13 +23,18 @@ COMMAND = f"echo hi | tee {SAID}"
 
 TOOLS: dict[str, dict[str, Any]] = {
     "exec_command": {"cmd": COMMAND},  # Codex
-    "shell": {"command": COMMAND},
+    "shell": {"command": COMMAND},  # Goose
     "Bash": {"command": COMMAND, "description": "Say hi"},  # Claude Code, Continue
-    "bash": {"command": COMMAND, "description": "Say hi"},  # opencode, pi
+    "bash": {"command": COMMAND},  # opencode, pi
     "run_shell_command": {"command": COMMAND, "is_background": False},  # Qwen Code
     "execute_command": {"command": COMMAND, "requires_approval": False},  # Roo Code
     "run_commands": {"commands": [COMMAND]},  # Cline
-    "Execute": {"command": COMMAND, "summary": "Say hi", "riskLevel": "low"},  # Droid
+    "Execute": {  # Droid
+        "summary": "Say hi to everybody",
+        "command": COMMAND,
+        "riskLevelReason": "It writes a file.",
+        "riskLevel": "low",
+    },
     "calculator": {"input": "6 * 7"},  # n8n
     "get_weather": {"city": "Paris"},  # frameworks
 }

@@ -7,7 +7,7 @@ from tests.integrations.kit import Client
 
 
 def test_it_walks_the_loop(installer: Installer, client: Client) -> None:
-    package = installer.npm("@anthropic-ai/claude-code@2.1.330")
+    package = installer.npm("@anthropic-ai/claude-code@2.1.332")
     output = client.run(
         package,
         *("claude", "-p", "Run echo hi.", "--model", client.model, "--allowedTools", "Bash"),

@@ -1,0 +1,30 @@
+"""Qwen Code, which speaks OpenAI's Chat Completions API."""
+
+from __future__ import annotations
+
+import json
+
+from tests.integrations.installing import Installer
+from tests.integrations.kit import Client
+
+
+def test_it_walks_the_loop(installer: Installer, client: Client) -> None:
+    package = installer.npm("@qwen-code/qwen-code@0.24.4")
+    settings = {
+        "privacy": {"usageStatisticsEnabled": False},
+        "telemetry": {"enabled": False},
+        "general": {"enableAutoUpdate": False},
+        "security": {"auth": {"selectedType": "openai"}},
+    }
+    folder = client.home / ".qwen"
+    folder.mkdir()
+    (folder / "settings.json").write_text(json.dumps(settings))
+    output = client.run(
+        package,
+        *("qwen", "--approval-mode", "yolo", "-p", "Run echo hi."),
+        OPENAI_BASE_URL=f"{client.url}/v1",
+        OPENAI_API_KEY="corectl",
+        OPENAI_MODEL=client.model,
+    )
+    client.walked(output, calls=2)
+    client.keep("Qwen Code", package.version, page="qwen-code")
