@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Server
+from tests.frontends.conftest import delete, names, post
+from tests.integrations.conftest import Machine
 from tests.integrations.installing import Installer
 from tests.integrations.kit import Client
+from tests.integrations.loop import create_loop
+from tests.registry.certificates import Authority
+from tests.registry.docker import DockerRegistry
+from tests.registry.host import Host, forward
+from tests.registry.served import transfer_server
 
 PACKAGE = "@openai/codex@0.171.0"
 QUIET = """
@@ -37,6 +50,34 @@ def test_oss_walks_the_loop(installer: Installer, client: Client) -> None:
     output = client.run(package, *command, CODEX_OSS_BASE_URL=f"{client.url}/v1")
     client.walked(output, calls=2)
     client.keep("Codex, --oss", package.version, page="codex")
+
+
+@pytest.fixture
+def far(machine: Machine, registry: DockerRegistry, tmp_path: Path) -> Iterator[Client]:
+    """A server without models, whose `client.model` is in a registry; both are in the network of the tests."""
+    folder = tmp_path / "far"
+    folder.mkdir()
+    authority = Authority(folder)
+    server = transfer_server(folder, SSL_CERT_FILE=str(authority.file), CORECTL_LOG_FORMAT="json")
+    with Host(forward(registry.url), tls=authority.context()) as host:
+        name = f"{host.netloc}/codex/loop:latest"
+        create_loop(server, name)
+        assert post(server, "/api/push", model=name, stream=False).json() == {"status": "success"}
+        delete(server, name)
+        place = Client(server, tmp_path, offline=machine.offline)
+        place.model = name
+        yield place
+        place.end_leftovers()
+        assert server.stop() == 0, server.log
+
+
+def test_oss_pulls_what_is_not_there(installer: Installer, far: Client) -> None:
+    settings(far, QUIET)
+    command = (*ASKED, "--oss", "--local-provider", "ollama", "--model", far.model)
+    output = far.run(installer.npm(PACKAGE), *command, CODEX_OSS_BASE_URL=f"{far.url}/v1")
+    far.walked(output, calls=2)
+    assert far.model in names(far.server)
+    assert "POST /api/pull" in [one.route for one in far.requests()]
 
 
 def settings(client: Client, text: str) -> None:
