@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
 from corectl.errors import BadRequest
-from corectl.messages import Completion, Grammar, Notice, Think, Tool, ToolChoice
+from corectl.messages import Completion, Grammar, Message, Notice, Think, Tool, ToolChoice
 from corectl.model.record import ModelRecord
 from corectl.server.fields import keep_alive_seconds
 from corectl.server.inference import Settled, chat_needs, chat_prompt, completion, settle
 from corectl.server.services import Services
-from corectl_anthropic.conversation import conversation
+from corectl_anthropic.conversation import Told, conversation
 from corectl_anthropic.schema import (
     CountRequest,
     MessagesRequest,
@@ -21,6 +22,8 @@ from corectl_anthropic.schema import (
     WireTool,
     WireToolChoice,
 )
+
+B = TypeVar("B", bound=CountRequest)
 
 _MODES = {"auto": "auto", "any": "required", "tool": "required", "none": "none"}
 _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "max"}
@@ -44,12 +47,25 @@ def check(body: CountRequest) -> None:
         raise BadRequest("messages is required")
 
 
-def read(services: Services, record: ModelRecord, body: CountRequest, *, count: bool = False) -> Asked:
+def told(body: B) -> tuple[B, Told]:
+    """A request, and what it tells: all that is read without its model. Raises `BadRequest`."""
+    check(body)
+    return body, conversation(body)
+
+
+def read(
+    services: Services,
+    record: ModelRecord,
+    body: CountRequest,
+    messages: Sequence[Message],
+    *,
+    count: bool = False,
+) -> Asked:
     """The work that a request asks for; with `count` only its prompt, whole. Raises `BadRequest` that names the field.
 
-    For worker threads: it reads files.
+    `messages` are those that it tells. For worker threads: it reads files.
     """
-    messages, tools = conversation(body), read_tools(body.tools)
+    tools = read_tools(body.tools)
     think, budget, notices = _thinking(body, services.capabilities(record), record.name.short)
     settled = settle(
         services,

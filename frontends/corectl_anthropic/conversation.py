@@ -28,16 +28,20 @@ _PLACE = "[img]"
 """Where an image stands in a text; see `corectl.prompt.images`."""
 
 
-def conversation(body: CountRequest) -> list[Message]:
-    """The system text and all turns; neighbours of one role are one turn. Raises `BadRequest` that names the block.
+class Told(msgspec.Struct, frozen=True):
+    """What a request tells. `urls` are of images that it only names, by their blocks; they stand for the images."""
 
-    For worker threads: it reads images.
-    """
+    messages: list[Message]
+    urls: dict[str, str]
+
+
+def conversation(body: CountRequest) -> Told:
+    """The system text and all turns; neighbours of one role are one turn. Raises `BadRequest` that names the block."""
     told = [Text(body.system)] if isinstance(body.system, str) else body.system
     conversation = _Conversation([text for text in told if text.text])
     for number, message in enumerate(body.messages):
         conversation.add(f"messages[{number}]", message)
-    return [turn.message() for turn in conversation.turns]
+    return Told([turn.message() for turn in conversation.turns], conversation.urls)
 
 
 class _Turn(msgspec.Struct, kw_only=True):
@@ -65,10 +69,11 @@ class _Turn(msgspec.Struct, kw_only=True):
 
 
 class _Conversation:
-    """All turns so far, and the names of tools by the ids of their calls."""
+    """All turns so far, the images that are only named, and the names of tools by the ids of their calls."""
 
     def __init__(self, system: list[Text]) -> None:
         self.turns = [_Turn(role="system", parts=[*system])] if system else []
+        self.urls: dict[str, str] = {}
         self._names: dict[str, str] = {}
 
     def add(self, where: str, message: WireMessage) -> None:
@@ -92,7 +97,7 @@ class _Conversation:
             case Text():
                 self._turn(role).parts.append(block)
             case Image():
-                self._turn(role).parts.append(_image(f"{where}.source", block.source))
+                self._turn(role).parts.append(self._image(f"{where}.source", block.source))
             case Thinking():
                 self._turn(role).thoughts.append(block.thinking)
             case ToolUse() | ServerToolUse():
@@ -116,22 +121,32 @@ class _Conversation:
     def _result(self, where: str, id: str, content: str | list[Text | Image]) -> None:
         blocks: list[Text | Image] = [Text(content)] if isinstance(content, str) else content
         parts = [
-            block if isinstance(block, Text) else _image(f"{where}.content[{number}].source", block.source)
+            block
+            if isinstance(block, Text)
+            else self._image(f"{where}.content[{number}].source", block.source)
             for number, block in enumerate(blocks)
         ]
         self.turns.append(_Turn(role="tool", parts=parts, call_id=id, tool_name=self._names.get(id, "")))
 
-
-def _image(where: str, source: Source) -> str:
-    """The base64 text of an image that is here; see `corectl_anthropic.images`. Raises `BadRequest`."""
-    if source.type != "base64" or source.data is None:
-        kind = source.type[:64]
-        raise BadRequest(f"{where}: invalid image source type: {kind}. Only base64 and url are supported.")
-    try:
-        binascii.a2b_base64(source.data, strict_mode=True)
-    except ValueError as exc:
-        raise BadRequest(f"{where}.data: invalid base64 image data: {exc}") from exc
-    return source.data
+    def _image(self, where: str, source: Source) -> str:
+        """The base64 text of an image, or its address."""
+        if source.type == "url":
+            if source.url is None:
+                raise BadRequest(f"{where}.url: an image of type url needs one")
+            self.urls[f"{where}.url"] = source.url
+            return source.url
+        if source.type != "base64":
+            kind = source.type[:64]
+            raise BadRequest(
+                f"{where}: invalid image source type: {kind}. Only base64 and url are supported."
+            )
+        if source.data is None:
+            raise BadRequest(f"{where}.data: an image of type base64 needs some")
+        try:
+            binascii.a2b_base64(source.data, strict_mode=True)
+        except ValueError as exc:
+            raise BadRequest(f"{where}.data: invalid base64 image data: {exc}") from exc
+        return source.data
 
 
 def _placed(parts: list[Text | str], separator: str) -> tuple[str, tuple[str, ...]]:

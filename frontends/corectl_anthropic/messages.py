@@ -6,18 +6,20 @@ from typing import Any
 
 from litestar import Response
 
+from corectl.messages import Message
 from corectl.model.record import ModelRecord
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock, asked_context, context_headers
+from corectl.server.fetching import with_images
 from corectl.server.inference import find_model, not_found, open_completion, render
 from corectl.server.operation import SSE
 from corectl.server.services import Services
 from corectl.server.streaming import OpenCompletion, StreamedReply
 from corectl.server.watch import while_connected
 from corectl.server.whole import collected
-from corectl_anthropic.asked import Asked, check, read
+from corectl_anthropic.asked import Asked, read
+from corectl_anthropic.conversation import Told
 from corectl_anthropic.errors import request_id
-from corectl_anthropic.images import take_images
 from corectl_anthropic.replies import (
     CountReply,
     Reply,
@@ -34,11 +36,13 @@ from corectl_anthropic.schema import CountRequest, MessagesRequest
 from corectl_anthropic.stream import PING, MessageStream
 
 
-async def create_message(request: AnyRequest, services: Services, body: MessagesRequest) -> Response[Any]:
+async def create_message(
+    request: AnyRequest, services: Services, body: MessagesRequest, told: Told
+) -> Response[Any]:
     """Answers a conversation: streamed, or as one message. An early error gets its own status."""
     clock = Clock()
-    record = await _checked(request, services, body)
-    asked = await services.reading(record, lambda: read(services, record, body))
+    record, messages = await _found(request, services, body, told)
+    asked = await services.reading(record, lambda: read(services, record, body, messages))
     opened = await open_completion(request, services, asked.settled, asked.work, clock)
     headers = {"request-id": request_id(), **context_headers(opened.started, clock)}
     if body.stream:
@@ -58,21 +62,23 @@ async def create_message(request: AnyRequest, services: Services, body: Messages
     return reply(message, headers)
 
 
-async def count_tokens(request: AnyRequest, services: Services, body: CountRequest) -> Response[Any]:
+async def count_tokens(
+    request: AnyRequest, services: Services, body: CountRequest, told: Told
+) -> Response[Any]:
     """How many tokens the model would read. Nothing is cut: what is longer than the context is refused."""
-    record = await _checked(request, services, body)
-    asked = await services.reading(record, lambda: read(services, record, body, count=True))
+    record, messages = await _found(request, services, body, told)
+    asked = await services.reading(record, lambda: read(services, record, body, messages, count=True))
     prompt = await while_connected(request, render(services, asked.settled, asked.work, Clock()))
     return reply(CountReply(prompt.prompt_tokens), {"request-id": request_id()})
 
 
-async def _checked(request: AnyRequest, services: Services, body: CountRequest) -> ModelRecord:
-    """The model of a request that then has all it needs: its images, and a context (else from the header)."""
-    check(body)
+async def _found(
+    request: AnyRequest, services: Services, body: CountRequest, told: Told
+) -> tuple[ModelRecord, list[Message]]:
+    """The model of a request and its messages with all images; its context is from the header where it has none."""
     body.num_ctx = asked_context(request.headers) if body.num_ctx is None else body.num_ctx
     record = await find_model(services, body.model, missing=_missing)
-    await take_images(request, services, record, body)
-    return record
+    return record, await with_images(request, services, record, told.messages, told.urls)
 
 
 def _missing(name: str) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 
 from litestar import Response, Router, post
 
-from corectl.server.body import AnyRequest, read_json
+from corectl.server.body import AnyRequest, read_request
 from corectl.server.context import CONTEXT_HEADER
 from corectl.server.failures import error_handlers
 from corectl.server.operation import RUNNING, SSE, Operation, Stream
 from corectl.server.services import Services
+from corectl_anthropic.asked import told
 from corectl_anthropic.errors import ErrorReply, error_reply
 from corectl_anthropic.messages import count_tokens, create_message
 from corectl_anthropic.replies import CountReply, Reply
@@ -43,11 +44,13 @@ def routers(services: Services) -> Sequence[Router]:
 
     @post("/v1/messages", operation=MESSAGES)
     async def post_messages(request: AnyRequest) -> Response[Any]:
-        return await create_message(request, services, await read_json(request, limit, MessagesRequest))
+        body, what = await read_request(request, limit, MessagesRequest, told)
+        return await create_message(request, services, body, what)
 
     @post("/v1/messages/count_tokens", operation=COUNT_TOKENS)
     async def post_count_tokens(request: AnyRequest) -> Response[Any]:
-        return await count_tokens(request, services, await read_json(request, limit, CountRequest))
+        body, what = await read_request(request, limit, CountRequest, told)
+        return await count_tokens(request, services, body, what)
 
     handlers = [post_messages, post_count_tokens]
     return [

@@ -6,12 +6,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from litestar import Response
 
 from corectl.messages import Completion, Delta, Finish, Message, Think
 from corectl.model.record import ModelRecord
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock, context_headers
+from corectl.server.fetching import with_images
 from corectl.server.fields import read_tools
 from corectl.server.inference import Settled, chat_needs, chat_prompt, completion, find_model, settle
 from corectl.server.services import Services, require_name
@@ -30,15 +32,23 @@ from corectl_openai.asked import (
 from corectl_openai.choices import open_all, take_all, variants
 from corectl_openai.content import read_messages
 from corectl_openai.errors import error_event
-from corectl_openai.images import contents_of, with_images
+from corectl_openai.images import addresses_of
 from corectl_openai.replies import FINGERPRINT, PING, SSE, new_id, reply, said_of, usage_of, wire_logprobs
 from corectl_openai.schema import ChatRequest
 from corectl_openai.stream import ChatStream, reason_of, wire_calls
 
 
-async def chat(request: AnyRequest, services: Services, body: ChatRequest) -> Response[Any]:
-    """Checks the request, then runs it; an error before the first piece has a status of its own."""
-    clock, created = Clock(), int(time.time())
+class AskedChat(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as far as it is read without its model. `urls` are of images, by the parts that name them."""
+
+    body: ChatRequest
+    messages: list[Message]
+    urls: dict[str, str]
+    fields: dict[str, Any]
+
+
+def read_chat(body: ChatRequest) -> AskedChat:
+    """Checks what needs no model. Raises `BadRequest`."""
     require_name(body.model)
     refuse_others(body)
     messages = read_messages(body.messages)
@@ -48,16 +58,23 @@ async def chat(request: AnyRequest, services: Services, body: ChatRequest) -> Re
         "logprobs": body.logprobs,
         "top_logprobs": read_top_logprobs(body),
     }
+    urls = addresses_of(body.messages, "messages", "content")
+    return AskedChat(body=body, messages=messages, urls=urls, fields=fields)
+
+
+async def chat(request: AnyRequest, services: Services, asked: AskedChat) -> Response[Any]:
+    """Checks what is left, then runs it; an error before the first piece has a status of its own."""
+    clock, created = Clock(), int(time.time())
+    body = asked.body
     record = await find_model(services, body.model)
-    contents = contents_of(body.messages, "messages", "content")
-    messages = await with_images(request, services, record, messages, contents)
+    messages = await with_images(request, services, record, asked.messages, asked.urls)
     options = load_options(request, body)
 
     def read() -> tuple[Settled, Completion]:
         """All that reads files in one go: each way to a worker thread and back takes longer than the reading."""
         settled = _settled(services, record, body, options, messages)
         prompt = chat_prompt(services, settled, messages, read_tools(body.tools))
-        return settled, completion(services, settled, prompt, fields=fields)
+        return settled, completion(services, settled, prompt, fields=asked.fields)
 
     settled, work = await services.reading(record, read)
     opened = await open_all(request, services, settled, variants(work, body.n), clock)

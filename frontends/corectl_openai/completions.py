@@ -40,14 +40,27 @@ from corectl_openai.text import TextReply, text_choice
 Result = tuple[Delta, Finish]
 
 
-async def complete(request: AnyRequest, services: Services, body: CompletionRequest) -> Response[Any]:
-    """Checks the request, then runs it. Without a prompt the model is loaded, and that is all."""
-    clock, created = Clock(), int(time.time())
+class AskedCompletion(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as far as it is read without its model. `each` is how many completions each prompt gets."""
+
+    body: CompletionRequest
+    prompts: list[Input]
+    each: int
+
+
+def read_completion(body: CompletionRequest) -> AskedCompletion:
+    """Checks what needs no model. Raises `BadRequest`."""
     require_name(body.model)
     prompts = read_inputs(body.prompt, "prompt")
     # Among others an empty one counts: choices are known by their numbers.
     prompts = prompts if any(prompts) else []
-    each = _check(body, prompts)
+    return AskedCompletion(body=body, prompts=prompts, each=_check(body, prompts))
+
+
+async def complete(request: AnyRequest, services: Services, asked: AskedCompletion) -> Response[Any]:
+    """Runs the request. Without a prompt the model is loaded, and that is all."""
+    clock, created = Clock(), int(time.time())
+    body, prompts, each = asked.body, asked.prompts, asked.each
     record = await find_model(services, body.model)
     options = load_options(request, body)
 

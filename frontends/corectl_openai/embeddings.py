@@ -7,10 +7,12 @@ from array import array
 from base64 import b64encode
 from typing import Any
 
+import msgspec
 from litestar import Response
 
 from corectl.messages import Embedding, Tokenize, Tokens, Vectors
 from corectl.output.vectors import rows
+from corectl.server.apart import apart
 from corectl.server.asking import asking
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock
@@ -24,7 +26,16 @@ from corectl_openai.replies import reply
 from corectl_openai.schema import EmbeddingsRequest, TokenizeRequest
 
 
-async def embeddings(request: AnyRequest, services: Services, body: EmbeddingsRequest) -> Response[Any]:
+class AskedEmbeddings(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as far as it is read without its model. `packed` says that base64 is wanted."""
+
+    body: EmbeddingsRequest
+    inputs: list[Input]
+    packed: bool
+
+
+def read_embeddings(body: EmbeddingsRequest) -> AskedEmbeddings:
+    """Checks what needs no model. Raises `BadRequest`."""
     require_name(body.model)
     inputs = read_inputs(body.input, "input")
     if not inputs:
@@ -36,24 +47,29 @@ async def embeddings(request: AnyRequest, services: Services, body: EmbeddingsRe
             "encoding_format",
             f"Invalid value for 'encoding_format' = {given}. Supported values: ['float', 'base64'].",
         )
-    vectors = await while_connected(request, _vectors(request, services, body, inputs))
-    found: list[Any] = _base64(vectors) if form == "base64" else rows(vectors)
+    return AskedEmbeddings(body=body, inputs=inputs, packed=form == "base64")
+
+
+async def embeddings(request: AnyRequest, services: Services, asked: AskedEmbeddings) -> Response[Any]:
+    vectors = await while_connected(request, _vectors(request, services, asked.body, asked.inputs))
+    return await apart(len(vectors.data), lambda: reply(_object(vectors, asked)))
+
+
+def _object(vectors: Vectors, asked: AskedEmbeddings) -> dict[str, Any]:
+    found: list[Any] = _base64(vectors) if asked.packed else rows(vectors)
     dropped = {"dropped_tokens": vectors.dropped_tokens} if vectors.dropped_tokens else {}
-    return reply(
-        {
-            "object": "list",
-            "data": [
-                {"object": "embedding", "embedding": vector, "index": index}
-                for index, vector in enumerate(found)
-            ],
-            "model": body.model,
-            "usage": {
-                "prompt_tokens": vectors.prompt_tokens,
-                "total_tokens": vectors.prompt_tokens,
-                **dropped,
-            },
-        }
-    )
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "embedding": vector, "index": index} for index, vector in enumerate(found)
+        ],
+        "model": asked.body.model,
+        "usage": {
+            "prompt_tokens": vectors.prompt_tokens,
+            "total_tokens": vectors.prompt_tokens,
+            **dropped,
+        },
+    }
 
 
 async def _vectors(

@@ -31,13 +31,12 @@ class _Turn(msgspec.Struct):
         )
 
 
-def read_items(items: str | list[dict[str, Any]], instructions: str | None) -> list[Message]:
-    """The messages; instructions stand in front. Raises `WrongField` that names the item."""
-    turns: list[Message | _Turn] = [Message(role="system", content=instructions)] if instructions else []
+def read_items(items: str | list[dict[str, Any]]) -> list[Message]:
+    """The messages that the items come to. Raises `WrongField` that names the item."""
     if isinstance(items, str):
-        turns.append(Message(role="user", content=items))
-    else:
-        _gather(turns, items)
+        return [Message(role="user", content=items)]
+    turns: list[Message | _Turn] = []
+    _gather(turns, items)
     return [turn.message() if isinstance(turn, _Turn) else turn for turn in turns]
 
 

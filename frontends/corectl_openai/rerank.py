@@ -44,9 +44,21 @@ class RerankReply(msgspec.Struct, kw_only=True):
     usage: RerankUsage
 
 
-async def rerank(request: AnyRequest, services: Services, body: RerankRequest) -> Response[Any]:
+class AskedRerank(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as far as it is read without its model."""
+
+    body: RerankRequest
+    documents: list[str]
+
+
+def read_rerank(body: RerankRequest) -> AskedRerank:
+    """Checks what needs no model. Raises `BadRequest`."""
     require_name(body.model)
-    documents = read_documents(body.query, body.documents)
+    return AskedRerank(body=body, documents=read_documents(body.query, body.documents))
+
+
+async def rerank(request: AnyRequest, services: Services, asked: AskedRerank) -> Response[Any]:
+    body, documents = asked.body, asked.documents
     ranking = await while_connected(request, _ranking(request, services, body, documents))
     tokens, dropped = ranking.prompt_tokens, ranking.dropped_tokens
     results = [

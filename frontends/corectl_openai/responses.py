@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 from litestar import Response
 
 from corectl.errors import BadRequest
-from corectl.messages import Completion, Grammar, Message
+from corectl.messages import Completion, Grammar, Message, Notice, Tool
 from corectl.model.record import ModelRecord
+from corectl.server.apart import apart
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock, context_headers
+from corectl.server.fetching import with_images
 from corectl.server.fields import read_tool_choice, read_tools
 from corectl.server.inference import (
     Settled,
@@ -29,49 +33,84 @@ from corectl.server.whole import CallCollector
 from corectl_openai.asked import load_options, read_effort, read_grammar, read_keep_alive, sampling_options
 from corectl_openai.choices import take_all
 from corectl_openai.errors import WrongField
-from corectl_openai.images import contents_of, with_images
+from corectl_openai.images import addresses_of
 from corectl_openai.items import read_items, read_response_tools
-from corectl_openai.memory import Conversations
+from corectl_openai.memory import NOTHING, Conversations, decoded, encoded, joined
 from corectl_openai.replies import PING, SSE, reply
 from corectl_openai.response import Item, ResponseHead, answer_of, items_of
 from corectl_openai.response_stream import ResponseStream
 from corectl_openai.schema import ResponsesRequest, SamplingRequest
 
 
-async def respond(
-    request: AnyRequest, services: Services, memory: Conversations, body: ResponsesRequest
-) -> Response[Any]:
-    """Checks the request, then runs it; an error before the first piece has a status of its own."""
-    clock = Clock()
+class AskedResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as far as it is read without its model, and without what was said before.
+
+    `front` is the message of the instructions, which are for one response only; `said` are those of the input, and
+    `kept` is what is to be remembered of them. `urls` are of images, by the parts that name them.
+    """
+
+    body: ResponsesRequest
+    front: list[Message]
+    said: list[Message]
+    kept: bytes
+    urls: dict[str, str]
+    tools: list[Tool]
+    notices: tuple[Notice, ...]
+    fields: dict[str, Any]
+
+
+def read_response(body: ResponsesRequest) -> AskedResponse:
+    """Checks what needs no model. Raises `BadRequest`."""
     require_name(body.model)
-    messages = _messages(memory, body)
+    if body.conversation is not None:
+        raise WrongField("conversation", "conversation is not supported; use previous_response_id")
+    if body.background:
+        raise WrongField("background", "background is not supported")
     tools, notices = read_response_tools(body.tools)
-    fields = {
-        "grammar": _format(body.text.get("format")),
-        "tool_choice": _choice(body, tools),
-    }
+    said = read_items(body.input)
+    return AskedResponse(
+        body=body,
+        front=[Message(role="system", content=body.instructions)] if body.instructions else [],
+        said=said,
+        kept=encoded(said) if body.store else NOTHING,
+        urls=addresses_of(body.input, "input", "content", "output"),
+        tools=tools,
+        notices=notices,
+        fields={"grammar": _format(body.text.get("format")), "tool_choice": _choice(body, tools)},
+    )
+
+
+async def respond(
+    request: AnyRequest, services: Services, memory: Conversations, asked: AskedResponse
+) -> Response[Any]:
+    """Checks what is left, then runs it; an error before the first piece has a status of its own."""
+    clock = Clock()
+    body = asked.body
+    before = _before(memory, body)
+    earlier = await apart(len(before), lambda: decoded(before))
+    if not (earlier or asked.said):
+        raise WrongField("input", "input is required", "missing_required_parameter")
     record = await find_model(services, body.model)
-    contents = contents_of(body.input, "input", "content", "output")
-    messages = await with_images(request, services, record, messages, contents)
+    said = await with_images(request, services, record, asked.said, asked.urls)
+    messages = [*asked.front, *earlier, *said]
     options = load_options(request, body)
 
     def read() -> tuple[Settled, Completion]:
-        settled = _settled(services, record, body, options, messages, tools=bool(tools))
-        prompt = chat_prompt(services, settled, messages, read_tools(tools))
-        return settled, completion(services, settled, prompt, fields=fields)
+        settled = _settled(services, record, body, options, messages, tools=bool(asked.tools))
+        prompt = chat_prompt(services, settled, messages, read_tools(asked.tools))
+        return settled, completion(services, settled, prompt, fields=asked.fields)
 
     settled, work = await services.reading(record, read)
+    new = await asyncio.to_thread(encoded, said) if asked.urls and body.store else asked.kept
     opened = await open_completion(request, services, settled, work, clock)
     headers = context_headers(opened.started, clock)
-    head = ResponseHead(body, clock, notices)
+    head = ResponseHead(body, clock, asked.notices)
 
     def keep(items: list[Item]) -> None:
         if body.store:
-            # Instructions are for one response only.
-            said = messages[1:] if body.instructions else messages
             # Arguments with numbers that nothing here can hold: such a response cannot be continued.
             with suppress(BadRequest):
-                memory.keep(head.id, [*said, answer_of(items)])
+                memory.keep(head.id, joined(before, new, encoded([answer_of(items)])))
 
     if body.stream:
         stream = ResponseStream(head, keep)
@@ -89,28 +128,18 @@ async def respond(
     return reply(head.ended(items, finish), headers)
 
 
-def _messages(memory: Conversations, body: ResponsesRequest) -> list[Message]:
-    """The conversation so far, and what the request adds to it."""
-    if body.conversation is not None:
-        raise WrongField("conversation", "conversation is not supported; use previous_response_id")
-    if body.background:
-        raise WrongField("background", "background is not supported")
-    earlier: Sequence[Message] = ()
-    if body.previous_response_id:
-        found = memory.find(body.previous_response_id)
-        if found is None:
-            raise WrongField(
-                "previous_response_id",
-                f"there is no response {body.previous_response_id[:64]!r} here, or not any more",
-                "previous_response_not_found",
-            )
-        earlier = found
-    added = read_items(body.input, body.instructions)
-    front = added[:1] if body.instructions else []
-    messages = [*front, *earlier, *added[len(front) :]]
-    if len(messages) == len(front):
-        raise WrongField("input", "input is required", "missing_required_parameter")
-    return messages
+def _before(memory: Conversations, body: ResponsesRequest) -> bytes:
+    """What was said before, encoded."""
+    if not body.previous_response_id:
+        return NOTHING
+    found = memory.find(body.previous_response_id)
+    if found is None:
+        raise WrongField(
+            "previous_response_id",
+            f"there is no response {body.previous_response_id[:64]!r} here, or not any more",
+            "previous_response_not_found",
+        )
+    return found
 
 
 def _format(value: Any) -> Grammar | None:

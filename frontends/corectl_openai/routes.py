@@ -3,56 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 from litestar import Response, Router, get, post
 
-from corectl.server.body import AnyRequest, read_json
+from corectl.server.body import AnyRequest, read_json, read_request
 from corectl.server.failures import error_handlers
 from corectl.server.services import Services
 from corectl_openai import schema
-from corectl_openai.chat import chat
-from corectl_openai.completions import complete
-from corectl_openai.embeddings import embeddings, tokenize
+from corectl_openai.chat import chat, read_chat
+from corectl_openai.completions import complete, read_completion
+from corectl_openai.embeddings import embeddings, read_embeddings, tokenize
 from corectl_openai.errors import error_reply
 from corectl_openai.memory import Conversations
 from corectl_openai.models import list_models, one_model
-from corectl_openai.rerank import rerank
-from corectl_openai.responses import respond
-
-T = TypeVar("T", bound=msgspec.Struct)
+from corectl_openai.rerank import read_rerank, rerank
+from corectl_openai.responses import read_response, respond
 
 
 def routers(services: Services) -> Sequence[Router]:
     """OpenAI's API on one server's services."""
 
     memory = Conversations()
+    limit = services.settings.max_body
 
     @post("/chat/completions")
     async def post_chat(request: AnyRequest) -> Response[Any]:
-        return await chat(request, services, await _body(request, services, schema.ChatRequest))
+        asked = await read_request(request, limit, schema.ChatRequest, read_chat)
+        return await chat(request, services, asked)
 
     @post("/completions")
     async def post_completions(request: AnyRequest) -> Response[Any]:
-        return await complete(request, services, await _body(request, services, schema.CompletionRequest))
+        asked = await read_request(request, limit, schema.CompletionRequest, read_completion)
+        return await complete(request, services, asked)
 
     @post("/embeddings")
     async def post_embeddings(request: AnyRequest) -> Response[Any]:
-        return await embeddings(request, services, await _body(request, services, schema.EmbeddingsRequest))
+        asked = await read_request(request, limit, schema.EmbeddingsRequest, read_embeddings)
+        return await embeddings(request, services, asked)
 
     @post("/rerank")
     async def post_rerank(request: AnyRequest) -> Response[Any]:
-        return await rerank(request, services, await _body(request, services, schema.RerankRequest))
+        asked = await read_request(request, limit, schema.RerankRequest, read_rerank)
+        return await rerank(request, services, asked)
 
     @post("/tokenize")
     async def post_tokenize(request: AnyRequest) -> Response[Any]:
-        return await tokenize(request, services, await _body(request, services, schema.TokenizeRequest))
+        return await tokenize(request, services, await read_json(request, limit, schema.TokenizeRequest))
 
     @post("/responses")
     async def post_responses(request: AnyRequest) -> Response[Any]:
-        body = await _body(request, services, schema.ResponsesRequest)
-        return await respond(request, services, memory, body)
+        asked = await read_request(request, limit, schema.ResponsesRequest, read_response)
+        return await respond(request, services, memory, asked)
 
     @get("/models")
     async def get_models() -> Response[Any]:
@@ -78,7 +80,3 @@ def routers(services: Services) -> Sequence[Router]:
             exception_handlers=error_handlers(error_reply),
         ),
     ]
-
-
-async def _body(request: AnyRequest, services: Services, kind: type[T]) -> T:
-    return await read_json(request, services.settings.max_body, kind)

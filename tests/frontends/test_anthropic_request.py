@@ -29,7 +29,7 @@ def request(**body: Any) -> MessagesRequest:
 
 def turns(*messages: tuple[str, Any], **body: Any) -> list[Message]:
     said = [{"role": role, "content": content} for role, content in messages]
-    return conversation(request(messages=said, **body))
+    return conversation(request(messages=said, **body)).messages
 
 
 def text(value: str, **more: Any) -> dict[str, Any]:
@@ -105,6 +105,15 @@ def test_images_stand_where_they_were() -> None:
     assert (mixed.content, mixed.images) == ("[img]\n\nand\n\n[img]", (PIXEL, OTHER))
 
 
+def test_images_that_are_only_named_are_told_by_their_blocks() -> None:
+    named = {"type": "image", "source": {"type": "url", "url": "http://x/a.png"}}
+    content = [text("see"), named, {**RESULT, "content": [named, image(PIXEL)]}]
+    told = conversation(request(messages=[{"role": "user", "content": content}]))
+    assert [turn.images for turn in told.messages] == [("http://x/a.png",), ("http://x/a.png", PIXEL)]
+    fields = ("messages[0].content[1].source.url", "messages[0].content[2].content[0].source.url")
+    assert told.urls == dict.fromkeys(fields, "http://x/a.png")
+
+
 def test_what_another_server_has_searched_is_history() -> None:
     called = {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "q"}}
     found = {"type": "web_search_tool_result", "tool_use_id": "s1", "content": [{"url": "u"}]}
@@ -125,7 +134,8 @@ def test_a_message_without_content_is_a_turn() -> None:
         ([{"text": "no type"}], "messages[0].content[0]"),
         ([text("a"), {"type": "text", "text": 5}], "messages[0].content[1].text"),
         (5, "messages[0].content"),
-        ([{"type": "image", "source": {"type": "url", "url": "http://x"}}], "messages[0].content[0].source"),
+        ([{"type": "image", "source": {"type": "url"}}], "messages[0].content[0].source.url"),
+        ([{"type": "image", "source": {"type": "base64"}}], "messages[0].content[0].source.data"),
         ([{"type": "image", "source": {"type": "file", "file_id": "f"}}], "messages[0].content[0].source"),
         ([image("!!!")], "messages[0].content[0].source.data"),
         ([{**RESULT, "content": [image("?")]}], "messages[0].content[0].content[0].source.data"),

@@ -12,7 +12,7 @@ import pytest
 from corectl.messages import Message
 from corectl_openai.errors import WrongField
 from corectl_openai.items import read_items
-from corectl_openai.memory import Conversations
+from corectl_openai.memory import NOTHING, Conversations, decoded, encoded, joined
 from tests.conftest import MODEL, Server
 from tests.frontends.conftest import SKY
 from tests.frontends.openai_kit import ask, recorded_model, refused
@@ -176,7 +176,7 @@ def test_calls_are_part_of_the_turn_that_made_them() -> None:
     call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
     thought = {"type": "reasoning", "summary": [], "encrypted_content": "hm"}
     said = {"role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}]}
-    (message,) = read_items([thought, said, call, {**call, "call_id": "d"}], None)
+    (message,) = read_items([thought, said, call, {**call, "call_id": "d"}])
     assert (message.content, message.thinking) == ("Let me see.", "hm")
     assert [made["id"] for made in message.tool_calls] == ["c", "d"]
 
@@ -185,29 +185,36 @@ def test_many_calls_of_one_turn_are_read_in_one_go() -> None:
     thought = {"type": "reasoning", "summary": [], "encrypted_content": "x" * 1000}
     call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
     begun = time.process_time()
-    (message,) = read_items([thought, call] * 15_000, None)
+    (message,) = read_items([thought, call] * 15_000)
     assert time.process_time() - begun < 10, "it took 40 s where each call copied all that stood before it"
     assert len(message.tool_calls) == 15_000 and len(message.thinking) == 15_000_000
 
 
 def test_an_error_does_not_repeat_all_that_was_sent() -> None:
     with pytest.raises(WrongField) as found:
-        read_items([{"type": "x" * 10_000}], None)
+        read_items([{"type": "x" * 10_000}])
     assert len(found.value.message) < 200
+
+
+def test_conversations_are_put_together_without_being_read() -> None:
+    messages = [Message(role="user", content=text) for text in ("a", "[b]", "")]
+    parts = [encoded(messages[:1]), encoded([]), NOTHING, encoded(messages[1:])]
+    assert decoded(joined(*parts)) == tuple(messages)
+    assert joined(NOTHING, NOTHING) == NOTHING and decoded(NOTHING) == ()
 
 
 def test_conversations_are_bounded() -> None:
     memory = Conversations(most=2, size=2000)
     for name in "abc":
-        memory.keep(name, [Message(role="user", content=name)])
+        memory.keep(name, encoded([Message(role="user", content=name)]))
     assert memory.find("a") is None and memory.find("b") is not None
-    memory.keep("long", [Message(role="user", content="x" * 1950)])
+    memory.keep("long", encoded([Message(role="user", content="x" * 1950)]))
     assert memory.find("long") is not None and memory.find("b") is None and memory.find("c") is None
-    memory.keep("longer", [Message(role="user", content="x" * 5000)])
+    memory.keep("longer", encoded([Message(role="user", content="x" * 5000)]))
     assert memory.find("longer") is None and memory.find("long") is not None, (
         "nobody else's is forgotten for it"
     )
-    memory.keep("d", [Message(role="user", content="d")])
+    memory.keep("d", encoded([Message(role="user", content="d")]))
     assert memory.find("d") is not None
 
 
@@ -218,8 +225,8 @@ def test_what_is_kept_takes_no_more_memory_than_is_counted() -> None:
     memory = Conversations(size=2**20)
     tracemalloc.start()
     for number in range(20):
-        memory.keep(str(number), said)
+        memory.keep(str(number), encoded(said))
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert memory.find("0") is None and memory.find("19") == said
+    assert memory.find("0") is None and memory.find("19") == encoded(said)
     assert taken < 2 * 2**20

@@ -13,16 +13,15 @@ import msgspec
 from litestar import Request
 
 from corectl.errors import BadRequest, Canceled, TooLarge, TooSlow
+from corectl.server.apart import apart
 from corectl.server.encodings import decompressed
 
 T = TypeVar("T", bound=msgspec.Struct)
+R = TypeVar("R")
 
 DRAIN_FACTOR = 4
 """A body that is too large is read on and thrown away up to this many times the limit: a client that is still
 sending does not read our answer."""
-
-DECODE_INLINE = 64 * 2**10
-"""Bytes. What is larger takes long enough to decode that other clients would notice."""
 
 LENIENT = 2**20
 """Bytes. Only in smaller bodies is anything forgiven: the decoder that does is slow."""
@@ -84,10 +83,16 @@ async def stream_body(receive: Callable[[], Awaitable[Any]]) -> AsyncIterator[by
 
 async def read_json(request: AnyRequest, limit: int, kind: type[T]) -> T:
     """The body as a struct; see `read_body` and `decode`. A large one is decoded on a worker thread."""
+    return await read_request(request, limit, kind, lambda body: body)
+
+
+async def read_request(request: AnyRequest, limit: int, kind: type[T], read: Callable[[T], R]) -> R:
+    """What `read` makes of the body as a struct: checks, conversions, whatever goes through all of it.
+
+    It must not need the event loop: where the body is large, it runs on a worker thread.
+    """
     body = await read_body(request, limit)
-    if len(body) > DECODE_INLINE:
-        return await asyncio.to_thread(decode, body, kind)
-    return decode(body, kind)
+    return await apart(len(body), lambda: read(decode(body, kind)))
 
 
 def decode(body: bytes, kind: type[T]) -> T:

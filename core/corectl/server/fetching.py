@@ -12,7 +12,7 @@ import base64
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 
@@ -21,6 +21,7 @@ import msgspec
 
 from corectl import __version__, addresses
 from corectl.errors import BadRequest
+from corectl.messages import Message
 from corectl.model.record import ModelRecord
 from corectl.runner.images import MAX_BYTES
 from corectl.server.body import AnyRequest
@@ -74,6 +75,26 @@ async def fetch_images(
         if "vision" not in can:
             raise BadRequest(f"{record.name.full} does not support vision")
     return await while_connected(request, _fetch_all(urls, services.settings.max_body // 4 * 3))
+
+
+async def with_images(
+    request: AnyRequest,
+    services: Services,
+    record: ModelRecord,
+    messages: Sequence[Message],
+    urls: Mapping[str, str],
+) -> list[Message]:
+    """Messages whose images are all there: those that are only named, as `urls` says, are fetched.
+
+    Raises as `fetch_images` does.
+    """
+    found = await fetch_images(request, services, record, urls)
+    if not found:
+        return list(messages)
+    return [
+        msgspec.structs.replace(message, images=tuple(found.get(image, image) for image in message.images))
+        for message in messages
+    ]
 
 
 async def _fetch_all(urls: Mapping[str, str], room: int) -> dict[str, str]:
