@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import DATA
+from tests.conftest import DATA, Server
 from tests.frontends.conftest import create, upload
 from tests.integrations.installing import Installer
 from tests.integrations.kit import Client
@@ -18,17 +18,20 @@ from tests.integrations.loop import DONE, TOOLS
 CITY = TOOLS["get_weather"]["city"]
 
 
-def test_it_walks_the_loop_and_asks_the_rest(installer: Installer, client: Client) -> None:
+@pytest.fixture(scope="module")
+def embedder(loop_server: Server) -> str:
+    """The name of a model for vectors of 64 numbers."""
+    file = (DATA / "tinybert.gguf").read_bytes()
+    create(loop_server, "tinybert", files={"tinybert.gguf": upload(loop_server, file)})
+    return "tinybert"
+
+
+def test_it_walks_the_loop_and_asks_the_rest(installer: Installer, client: Client, embedder: str) -> None:
     package = installer.npm("ai-sdk-ollama@4.3.0", "ai@7.0.173", "zod@4.6.7")
-    create(
-        client.server,
-        "tinybert",
-        files={"tinybert.gguf": upload(client.server, (DATA / "tinybert.gguf").read_bytes())},
-    )
     # Node looks for packages beside the script.
     (client.work / "node_modules").symlink_to(package.folder / "node_modules")
     shutil.copy(Path(__file__).with_name("ai_sdk.mjs"), client.work)
-    output = client.run(package, "node", "ai_sdk.mjs", client.url, client.model, "tinybert")
+    output = client.run(package, "node", "ai_sdk.mjs", client.url, client.model, embedder)
     seen: dict[str, Any] = json.loads(output.splitlines()[-1])
 
     assert seen["asked"] == [CITY, CITY] and seen["results"] == [f"Sunny in {CITY}"]
@@ -43,7 +46,7 @@ def test_it_walks_the_loop_and_asks_the_rest(installer: Installer, client: Clien
         *("start-step", "text-start", "text-delta", "text-end", "finish-step", "finish"),
     ]
     assert list(seen["object"]) == ["sunny"] and isinstance(seen["object"]["sunny"], bool)
-    assert seen["lengths"] == [32, 32]
-    assert seen["missing"] == {}
+    assert seen["lengths"] == [64, 64]
+    assert seen["missing"] == {"status": 404, "message": "model 'absent' not found"}
     client.served(calls=6, refused=["POST /api/chat"])
     client.keep("Vercel AI SDK", package.version, page="vercel-ai-sdk")

@@ -6,28 +6,25 @@ import json
 
 import pytest
 
-from tests.integrations.installing import Installed, Installer
+from tests.integrations.installing import Installer
 from tests.integrations.kit import Client
 from tests.integrations.loop import DONE
 
-PACKAGE = "cline@3.0.65"
+
+def set_up(client: Client, address: str) -> None:
+    ollama = {"provider": "ollama", "model": client.model, "baseUrl": address}
+    entry = {"settings": ollama, "updatedAt": "2026-01-01T00:00:00.000Z", "tokenSource": "manual"}
+    providers = {"version": 1, "lastUsedProvider": "ollama", "providers": {"ollama": entry}}
+    data = client.home / ".cline/data"
+    (data / "settings").mkdir(parents=True)
+    (data / "settings/providers.json").write_text(json.dumps(providers))
+    (data / "globalState.json").write_text('{"telemetrySetting": "disabled"}')
 
 
-def set_up(package: Installed, client: Client, address: str) -> None:
-    telemetry = client.home / ".cline/data/globalState.json"
-    telemetry.parent.mkdir(parents=True)
-    telemetry.write_text('{"telemetrySetting": "disabled"}')
-    client.run(
-        package,
-        *("cline", "auth", "--provider", "ollama", "--baseurl", address),
-        *("--modelid", client.model, "--apikey", "corectl"),
-    )
-
-
-@pytest.mark.parametrize("end", ["", "/v1"])
+@pytest.mark.parametrize("end", ["/v1", ""])
 def test_it_walks_the_loop(installer: Installer, client: Client, end: str) -> None:
-    package = installer.npm(PACKAGE)
-    set_up(package, client, client.url + end)
+    package = installer.npm("cline@3.0.65")
+    set_up(client, client.url + end)
     output = client.run(package, "cline", "--json", "Run echo hi.")
     client.walked(output, calls=2)
     result = json.loads(output.splitlines()[-1])
