@@ -53,7 +53,9 @@ class RemoteRunner:
 
     async def _complete(self, stream: EventStream, request: Completion) -> None:
         async def work(wire: Wire) -> None:
-            await self._host.api.stream(wire.complete(self._target, request), stream.put)
+            await self._host.api.stream(
+                wire.complete(self._target, request), lambda event: stream.put([event])
+            )
 
         try:
             await self._ask(work)

@@ -149,14 +149,14 @@ def test_pieces_of_a_body_go_past_middleware_until_the_last() -> None:
             sent.append(message["type"].removeprefix("http.response."))
             await send(message)
 
-        assert not body_of(scope)(b"too early")
+        assert not body_of(scope)([b"too early"])
         await counted({"type": "http.response.start", "status": 200, "headers": []})
         writer = BodyWriter(scope, counted)
         for piece in (b"one ", b"", b"two ", b"three"):
-            writer.write(piece)
-        writer.write(b"!", last=True)
+            writer.write([piece])
+        writer.write([b"!"], last=True)
         await writer.sent
-        assert not body_of(scope)(b"too late")
+        assert not body_of(scope)([b"too late"])
 
     async def story() -> None:
         async with serving(streaming) as connect:
@@ -178,9 +178,9 @@ def test_who_does_not_read_is_waited_for() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         writer = BodyWriter(scope, send)
         for _ in range(400):
-            writer.write(bytes(65536))
+            writer.write([bytes(65536)])
         held.append(writer.held)
-        writer.write(b"", last=True)
+        writer.write([b""], last=True)
         await writer.sent
 
     async def story() -> None:

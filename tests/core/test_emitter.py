@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from corectl.runner.emitter import Emitter, EmitterThread, Outlet, OutputStream,
 from corectl.runner.engine import Candidate, Sampled
 from corectl.runner.job import Ended, Job, StepOutput
 from corectl.runner.prepare import Prepared
+from corectl.runner.state import LoopState
 from tests.core.fake import FIRST, FakeTokenizer
 
 PATIENCE = 30.0
@@ -43,17 +45,18 @@ class Recorder(Sender):
     def next(self) -> protocol.ToServer:
         return self.sent.get(timeout=PATIENCE)
 
-    def step(self) -> protocol.Step:
+    def steps(self) -> protocol.Steps:
         value = self.next()
-        assert isinstance(value, protocol.Step)
+        assert isinstance(value, protocol.Steps)
         return value
 
 
 class Stage:
-    def __init__(self, *, beside: bool) -> None:
+    def __init__(self, *, beside: bool = False, together: float = 0.0) -> None:
         self.sender = Recorder()
         self.stops: queue.SimpleQueue[int] = queue.SimpleQueue()
-        emitter = Emitter(Tokenizer(), self.sender, self.stops.put)
+        self.now = 100.0
+        emitter = Emitter(Tokenizer(), self.sender, self.stops.put, together=together, clock=lambda: self.now)
         self.emitter: Outlet = EmitterThread(emitter) if beside else emitter
 
     def open(self, id: int, *stop: str, context: bool = False) -> None:
@@ -91,13 +94,14 @@ def test_one_frame_per_step_for_all_streams(stage: Stage) -> None:
     stage.open(1)
     stage.open(2)
     stage.put({1: "a", 2: "b"})
-    assert stage.sender.step() == protocol.Step(2, 2, [(1, Delta("a")), (2, Delta("b"))], [])
+    step = protocol.Computed(2, 2)
+    assert stage.sender.steps() == protocol.Steps([step], [(1, [Delta("a")]), (2, [Delta("b")])], [])
 
 
 def test_the_end_says_what_was_done(stage: Stage) -> None:
     stage.open(1, context=True)
     stage.put({1: "a"}, end(1, shifts=2, shifted_tokens=5))
-    step = stage.sender.step()
+    step = stage.sender.steps()
     ((id, finish),) = step.finished
     assert (id, finish.reason, finish.usage.output_tokens) == (1, "length", 9)
     assert finish.fit == Fit(num_ctx=64, dropped_tokens=8, shifts=2)
@@ -107,10 +111,10 @@ def test_the_end_says_what_was_done(stage: Stage) -> None:
 def test_held_text_comes_with_the_end(stage: Stage) -> None:
     stage.open(1, "ab")
     stage.put({1: "a"})
-    assert stage.sender.step().deltas == []
+    assert stage.sender.steps().deltas == []
     stage.put({}, end(1, "stop"))
-    step = stage.sender.step()
-    assert step.deltas == [(1, Delta("a"))] and step.finished[0][1].reason == "stop"
+    step = stage.sender.steps()
+    assert step.deltas == [(1, [Delta("a")])] and step.finished[0][1].reason == "stop"
 
 
 def test_a_stop_string_asks_for_the_end_and_hides_what_follows(stage: Stage) -> None:
@@ -119,8 +123,8 @@ def test_a_stop_string_asks_for_the_end_and_hides_what_follows(stage: Stage) -> 
     stage.put({1: "b"})
     assert stage.stops.get(timeout=PATIENCE) == 1
     stage.put({1: "c"}, end(1))
-    steps = [stage.sender.step() for _ in range(3)]
-    assert [step.deltas for step in steps] == [[(1, Delta("a"))], [], []]
+    steps = [stage.sender.steps() for _ in range(3)]
+    assert [step.deltas for step in steps] == [[(1, [Delta("a")])], [], []]
     ((_, finish),) = steps[2].finished
     assert (finish.reason, finish.usage.output_tokens, finish.stop) == ("stop", 2, "b")
 
@@ -128,7 +132,7 @@ def test_a_stop_string_asks_for_the_end_and_hides_what_follows(stage: Stage) -> 
 def test_an_error_comes_after_the_text_before_it(stage: Stage) -> None:
     stage.open(1, "ab")
     stage.put({1: "a"}, Ended(id=1, error=EngineError("out of memory")))
-    assert stage.sender.step().deltas == [(1, Delta("a"))]
+    assert stage.sender.steps().deltas == [(1, [Delta("a")])]
     assert stage.sender.next() == protocol.Failed(1, "engine_error", "out of memory")
 
 
@@ -136,12 +140,12 @@ def test_a_stream_that_cannot_be_written_does_not_silence_the_others(stage: Stag
     stage.open(1)
     stage.open(2)
     stage.put({1: BROKEN, 2: "b"}, end(2))
-    step = stage.sender.step()
-    assert step.deltas == [(2, Delta("b"))] and [id for id, _ in step.finished] == [2]
+    step = stage.sender.steps()
+    assert step.deltas == [(2, [Delta("b")])] and [id for id, _ in step.finished] == [2]
     assert stage.sender.next() == protocol.Failed(1, "engine_error", "LookupError: no such token")
     assert stage.stops.get(timeout=PATIENCE) == 1
     stage.put({1: "x"}, end(1))
-    assert stage.sender.step() == protocol.Step(1, 1, [], [])
+    assert stage.sender.steps() == protocol.Steps([protocol.Computed(1, 1)], [], [])
 
 
 def test_a_dropped_stream_gets_nothing_more(stage: Stage) -> None:
@@ -150,8 +154,8 @@ def test_a_dropped_stream_gets_nothing_more(stage: Stage) -> None:
     stage.emitter.drop(1)
     stage.emitter.drop(99)
     stage.put({1: "b"}, end(1))
-    assert stage.sender.step().deltas == [(1, Delta("a"))]
-    assert stage.sender.step() == protocol.Step(1, 1, [], [])
+    assert stage.sender.steps().deltas == [(1, [Delta("a")])]
+    assert stage.sender.steps() == protocol.Steps([protocol.Computed(1, 1)], [], [])
 
 
 def test_beside_the_engine_output_waits_until_it_computes_and_keeps_its_order() -> None:
@@ -165,9 +169,107 @@ def test_beside_the_engine_output_waits_until_it_computes_and_keeps_its_order() 
     with pytest.raises(queue.Empty):
         stage.sender.sent.get(timeout=0.05)
     stage.emitter.put(second)
-    assert stage.sender.step().deltas == [(1, Delta("a"))]
+    assert stage.sender.steps().deltas == [(1, [Delta("a")])]
     stage.emitter.drop(1)
-    assert stage.sender.step().deltas == [(1, Delta("b"))]
+    assert stage.sender.steps().deltas == [(1, [Delta("b")])]
+
+
+def step(text: str, *ended: Ended, **state: int) -> StepOutput:
+    return StepOutput(
+        sequences=1,
+        tokens=1,
+        sampled=[Sampled(1, FIRST + ord(letter)) for letter in text],
+        ended=list(ended),
+        state=LoopState(running=1, **{"generating": 1, **state}),
+    )
+
+
+def sent(stage: Stage) -> list[str]:
+    """The text of each frame so far, its pieces apart."""
+    frames = []
+    while not stage.sender.sent.empty():
+        deltas = dict(stage.sender.steps().deltas)
+        frames.append("|".join(delta.text for delta in deltas.get(1, [])))
+    return frames
+
+
+def test_pieces_that_come_quickly_travel_together() -> None:
+    stage = Stage(together=0.04)
+    stage.open(1)
+    for letter in "abcdefgh":
+        stage.emitter.put(step(letter))
+        stage.emitter.computing(long=False)
+        stage.now += 0.012
+    # The first at once; then a frame whenever the next step would end after its time.
+    assert sent(stage) == ["a", "b|c|d", "e|f|g"]
+    stage.emitter.put(step("i", end(1)))
+    assert sent(stage) == ["h|i"]
+
+
+def test_pieces_that_come_slowly_travel_alone() -> None:
+    stage = Stage(together=0.04)
+    stage.open(1)
+    for letter in "abcd":
+        stage.emitter.put(step(letter))
+        stage.now += 0.03
+    assert sent(stage) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda stage: stage.emitter.computing(long=True),
+        lambda stage: stage.emitter.flush(),
+        lambda stage: stage.emitter.put(StepOutput(sequences=0, tokens=0, sampled=[], ended=[])),
+        lambda stage: stage.emitter.put(step("", Ended(id=1, error=EngineError("out of memory")))),
+    ],
+    ids=["a long step", "no step", "news without a step", "an error"],
+)
+def test_nothing_waits_for(event: Callable[[Stage], None]) -> None:
+    stage = Stage(together=0.04)
+    stage.open(1)
+    stage.emitter.put(step("a"))
+    stage.now += 0.001
+    stage.emitter.put(step("b"))
+    assert sent(stage) == ["a"]
+    event(stage)
+    assert stage.sender.steps().deltas == [(1, [Delta("b")])]
+
+
+def test_the_first_text_of_another_stream_waits_for_nothing() -> None:
+    stage = Stage(together=0.04)
+    stage.open(1)
+    stage.open(2)
+    stage.put({1: "a"})
+    stage.emitter.put(step("b"))
+    stage.emitter.put(StepOutput(sequences=1, tokens=1, sampled=[Sampled(2, FIRST + ord("x"))], ended=[]))
+    assert stage.sender.steps().deltas == [(1, [Delta("a")])]
+    assert stage.sender.steps().deltas == [(1, [Delta("b")]), (2, [Delta("x")])]
+
+
+def test_what_is_held_of_a_dropped_stream_is_never_sent() -> None:
+    stage = Stage(together=0.04)
+    stage.open(1)
+    stage.emitter.put(step("a"))
+    stage.emitter.put(step("b"))
+    stage.emitter.drop(1)
+    stage.emitter.flush()
+    assert sent(stage) == ["a", ""]
+
+
+def test_gaps_lie_between_outputs_of_one_sequence() -> None:
+    stage = Stage()
+    stage.open(1)
+
+    def gap(text: str, generating: int) -> float:
+        stage.now += 0.5
+        stage.emitter.put(step(text, generating=generating))
+        (computed,) = stage.sender.steps().computed
+        return computed.gap
+
+    # A first token may show nothing, and a pause is no gap.
+    assert [gap("", 1), gap("a", 1), gap("b", 1), gap("", 1), gap("c", 0)] == [0, 0, 0.5, 0, 1.0]
+    assert [gap("d", 1), gap("e", 1)] == [0, 0.5]
 
 
 def test_probabilities(stage: Stage) -> None:
@@ -176,7 +278,7 @@ def test_probabilities(stage: Stage) -> None:
     sampled = Sampled(1, a.token, a, (a, b))
     stage.emitter.put(StepOutput(sequences=1, tokens=1, sampled=[sampled], ended=[]))
     stage.emitter.flush()
-    ((_, delta),) = stage.sender.step().deltas
+    ((_, (delta,)),) = stage.sender.steps().deltas
     (logprob,) = delta.logprobs
     assert (logprob.chosen.token, logprob.chosen.logprob) == ("a", -0.5)
     assert [(item.token, item.bytes_) for item in logprob.top] == [("a", b"a"), ("\ufffd", b"\xff")]

@@ -84,7 +84,11 @@ FINISH = Finish(reason="stop", usage=Usage(prompt_tokens=1), fit=Fit(num_ctx=8, 
 TO_SERVER: list[protocol.ToServer] = [
     protocol.Progress(0.5),
     protocol.Ready(engine_info(can_shift=True)),
-    protocol.Step(2, 3, [(1, Delta("x", (LOGPROB,))), (2, Delta(""))], [(1, FINISH)]),
+    protocol.Steps(
+        [protocol.Computed(2, 3, 0.5)],
+        [(1, [Delta("x", (LOGPROB,)), Delta("y")]), (2, [Delta("")])],
+        [(1, FINISH)],
+    ),
     protocol.Answer(1, Rendered(text="", prompt_tokens=3, fit=Fit(num_ctx=8))),
     protocol.Answer(1, Vectors(data=b"\0\1\2\3", size=1, prompt_tokens=3)),
     protocol.Answer(1, Scores(scores=(0.5, 0.25), prompt_tokens=3, dropped_tokens=1)),
@@ -190,7 +194,7 @@ def test_nonsense_is_a_decode_error(pair: Any, body: bytes) -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 2**31), st.text()), max_size=20))
 def test_any_text_survives(deltas: list[tuple[int, str]]) -> None:
-    step = protocol.Step(1, 2, [(id, Delta(text)) for id, text in deltas], [])
+    step = protocol.Steps([protocol.Computed(1, 2)], [(id, [Delta(text)]) for id, text in deltas], [])
     assert protocol.to_server.decode(frame(step)[HEADER:]) == step
 
 

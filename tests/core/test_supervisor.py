@@ -19,7 +19,7 @@ from corectl.runner.state import LoopState
 from corectl.runner.stream import EventStream
 from corectl.runner.supervisor import Runner
 from tests.core.fake import FIRST
-from tests.core.stories import PATIENCE, Loader, collect, completion, events_of, play, start, until
+from tests.core.stories import Loader, collect, completion, events_of, play, start, until
 
 
 def test_loads_and_generates(loader: Loader) -> None:
@@ -192,7 +192,7 @@ def test_frames_arrive_whatever_their_pieces() -> None:
     """Cut at every place, a stream of frames gives the same events."""
 
     async def story() -> None:
-        values = [protocol.Step(1, 1, [(1, Delta("é" * n))], []) for n in range(3)]
+        values = [protocol.Steps([protocol.Computed(1, 1)], [(1, [Delta("é" * n)])], []) for n in range(3)]
         data = b"".join(map(protocol.frame, values))
         for size in range(1, len(data) + 1):
             runner = Runner()
@@ -200,7 +200,7 @@ def test_frames_arrive_whatever_their_pieces() -> None:
             link = supervisor._Link(runner)
             for at in range(0, len(data), size):
                 link.data_received(data[at : at + size])
-            assert await stream.take() == [value.deltas[0][1] for value in values]
+            assert await stream.take() == [value.deltas[0][1][0] for value in values]
             assert runner.stats.steps == 3
 
     play(story())
@@ -236,18 +236,14 @@ def open_files() -> int:
     return psutil.Process().num_fds()
 
 
-def test_gaps_lie_between_outputs_of_one_sequence() -> None:
+def test_the_steps_of_a_frame_are_counted() -> None:
     async def story() -> None:
         runner = Runner()
-
-        def gaps(text: str, generating: int) -> int:
-            deltas = [(1, Delta(text))] if text else []
-            runner.received(protocol.Step(1, 1, deltas, [], LoopState(generating=generating)))
-            return sum(runner.stats.gaps.counts)
-
-        # A first token may show nothing, and a pause is no gap.
-        assert [gaps("", 1), gaps("a", 1), gaps("b", 1), gaps("", 1), gaps("c", 0)] == [0, 0, 1, 1, 2]
-        assert [gaps("d", 1), gaps("e", 1)] == [2, 3]
-        assert runner.stats.gaps.total < PATIENCE
+        steps = [protocol.Computed(2, 20), protocol.Computed(3, 3, 0.25), protocol.Computed(0, 0)]
+        runner.received(protocol.Steps(steps, [], [], LoopState(running=3)))
+        stats = runner.stats
+        assert (stats.steps, stats.sequences, stats.tokens, stats.largest) == (2, 5, 23, 3)
+        assert (sum(stats.sizes.counts), sum(stats.gaps.counts), stats.gaps.total) == (2, 1, 0.25)
+        assert stats.state.running == 3
 
     play(story())

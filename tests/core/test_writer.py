@@ -40,11 +40,11 @@ def test_a_client_that_keeps_up_is_written_to_at_once() -> None:
     async def story() -> None:
         client = Client()
         writer = BodyWriter({}, client.send)
-        writer.write(b"a")
-        writer.write(b"")
+        writer.write([b"a"])
+        writer.write([b""])
         assert [message["body"] for message in client.messages] == [b"a"]
         assert len(asyncio.all_tasks()) == 1, "no task for a piece"
-        writer.write(b"b", last=True)
+        writer.write([b"b"], last=True)
         assert writer.sent.done() and client.body == b"ab"
         assert [message["more_body"] for message in client.messages] == [True, False]
 
@@ -59,7 +59,7 @@ def test_what_a_slow_client_does_not_take_is_held_and_sent_in_order(pieces: int,
         writer = BodyWriter({}, client.send)
         client.ready.clear()
         for number in range(pieces):
-            writer.write(b"%d" % number, last=number == pieces - 1)
+            writer.write([b"%d" % number], last=number == pieces - 1)
             for _ in range(turns):
                 await asyncio.sleep(0)
         assert (client.messages, writer.held) == ([], pieces)
@@ -79,9 +79,9 @@ def test_a_client_may_be_slow_again_and_again() -> None:
         writer = BodyWriter({}, client.send)
         for number in range(20):
             client.ready.set() if number % 3 else client.ready.clear()
-            writer.write(b"%d," % number)
+            writer.write([b"%d," % number])
             await asyncio.sleep(0)
-        writer.write(b"", last=True)
+        writer.write([b""], last=True)
         client.ready.set()
         await writer.sent
         assert client.body == b"".join(b"%d," % number for number in range(20))
@@ -98,7 +98,7 @@ def test_an_error_of_sending_is_kept(waits: bool) -> None:
         writer = BodyWriter({}, client.send)
         if waits:
             client.ready.clear()
-        writer.write(b"a", last=True)
+        writer.write([b"a"], last=True)
         client.ready.set()
         with pytest.raises(OSError, match="broken"):
             await writer.sent
@@ -111,8 +111,8 @@ def test_an_abandoned_body_leaves_no_task() -> None:
         client = Client()
         writer = BodyWriter({}, client.send)
         client.ready.clear()
-        writer.write(b"a")
-        writer.write(b"b")
+        writer.write([b"a"])
+        writer.write([b"b"])
         writer.abandon()
         await settle()
         assert writer.sent.done() and len(asyncio.all_tasks()) == 1

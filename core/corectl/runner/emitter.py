@@ -1,7 +1,8 @@
 """Turns the tokens of each step into text and sends it: between two steps, or on a thread beside the engine.
 
 Beside is better where the engine leaves a core free. Where its threads are on all of them, whatever runs beside them
-holds them all up, and the way to another thread and back costs as much as the work.
+holds them all up, and the way to another thread and back costs as much as the work. There pieces of text also travel
+together: what a frame wakes up, in the server and in the client, takes a core from the engine each time.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -23,8 +25,12 @@ from corectl.runner import protocol
 from corectl.runner.engine import Candidate, Sampled, Tokenizer
 from corectl.runner.job import Ended, StepOutput
 from corectl.runner.prepare import Prepared
+from corectl.runner.state import LoopState
 
 log = logging.getLogger(__name__)
+
+TOGETHER = 0.04
+"""Seconds for which text may wait for more, where sending it takes time from the engine: a picture of a film."""
 
 
 class Sender:
@@ -56,6 +62,8 @@ class OutputStream:
         self.fit = prepared.fit
         self.context: list[int] | None = list(prepared.job.text) if request.want_context else None
         self.tokens = 0
+        self.begun = False
+        """Whether any of its text has been sent."""
         self.end = ""
         self.stop = ""
 
@@ -75,19 +83,41 @@ class Outlet(Protocol):
         """Forgets a stream that nobody reads any more, after the steps that were put so far."""
         ...
 
+    def computing(self, long: bool) -> None:
+        """The engine is about to compute a step, which may be a `long` one."""
+        ...
+
     def flush(self) -> None:
-        """The engine is about to compute, or there is nothing to compute: no output may be held back."""
+        """It is not known when the next step comes: no output may be held back."""
         ...
 
 
 class Emitter:
-    """An `Outlet` that does all at once, in `put`. `ask_stop` is called when a stream's text says that it is to end."""
+    """An `Outlet` that makes text of a step's tokens in `put`. `ask_stop` is called when a text says that it is to end.
 
-    def __init__(self, tokenizer: Tokenizer, sender: Sender, ask_stop: Callable[[int], None]) -> None:
+    A text that has begun and does not end is sent when the next step would come later than `together` seconds after
+    the last frame. `clock` gives seconds.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        sender: Sender,
+        ask_stop: Callable[[int], None],
+        *,
+        together: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._tokenizer = tokenizer
         self._sender = sender
         self._ask_stop = ask_stop
+        self._together = together
+        self._clock = clock
         self._streams: dict[int, OutputStream] = {}
+        self._deltas: dict[int, list[Delta]] = {}
+        self._computed: list[protocol.Computed] = []
+        self._state = LoopState()
+        self._sent = self._put = self._last_output = 0.0
 
     def open(self, id: int, stream: OutputStream) -> None:
         self._streams[id] = stream
@@ -100,9 +130,15 @@ class Emitter:
 
     def drop(self, id: int) -> None:
         self._streams.pop(id, None)
+        self._deltas.pop(id, None)
+
+    def computing(self, long: bool) -> None:
+        if long:
+            self.flush()
 
     def flush(self) -> None:
-        """Nothing is ever held back."""
+        if self._computed:
+            self._send([])
 
     def _emit(self, output: StepOutput) -> None:
         deltas: list[tuple[int, Delta]] = []
@@ -129,10 +165,41 @@ class Emitter:
             except Exception as exc:
                 log.exception("the end of an output could not be read")
                 failed.append(protocol.Failed(ended.id, EngineError.code, f"{type(exc).__name__}: {exc}"))
-        self._sender.send(protocol.Step(output.sequences, output.tokens, deltas, finished, output.state))
+        now = self._clock()
+        urgent = self._collect(output, deltas, now) or bool(finished or failed)
+        if urgent or 2 * now - self._put >= self._sent + self._together:
+            self._send(finished)
+        self._put = now
         # After the step, so that no text is lost.
         for failure in failed:
             self._sender.send(failure)
+
+    def _collect(self, output: StepOutput, deltas: list[tuple[int, Delta]], now: float) -> bool:
+        """Adds a step to what is to be sent; whether it cannot wait: its text is the first of its stream, or there was
+        no step, and the server is to know something."""
+        urgent = not output.sequences
+        for id, delta in deltas:
+            stream = self._streams.get(id)
+            if stream is not None and not stream.begun:
+                stream.begun = urgent = True
+            self._deltas.setdefault(id, []).append(delta)
+        gap = 0.0
+        if deltas:
+            if self._state.generating and self._last_output:
+                gap = now - self._last_output
+            self._last_output = now
+        if not output.state.generating:
+            # What comes next begins anew.
+            self._last_output = 0.0
+        self._computed.append(protocol.Computed(output.sequences, output.tokens, gap))
+        self._state = output.state
+        return urgent
+
+    def _send(self, finished: list[tuple[int, Finish]]) -> None:
+        self._sent = self._clock()
+        deltas, self._deltas = self._deltas, {}
+        computed, self._computed = self._computed, []
+        self._sender.send(protocol.Steps(computed, list(deltas.items()), finished, self._state))
 
     def _push(self, sampled: Sampled, stream: OutputStream, deltas: list[tuple[int, Delta]]) -> None:
         stream.tokens += 1
@@ -220,6 +287,9 @@ class EmitterThread:
     def drop(self, id: int) -> None:
         self.flush()
         self._items.put(id)
+
+    def computing(self, long: bool) -> None:
+        self.flush()
 
     def flush(self) -> None:
         if self._held is not None:

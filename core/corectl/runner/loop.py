@@ -31,7 +31,7 @@ RECENT = 16
 NO_CELLS = "the model's key-value memory is too small for this request"
 
 
-def _nothing() -> None:
+def _nothing(_: bool) -> None:
     pass
 
 
@@ -118,11 +118,11 @@ class BatchLoop:
                 self._pool.take_back(seq.state)
         return seq
 
-    def step(self, before_compute: Callable[[], None] = _nothing) -> StepOutput:
+    def step(self, before_compute: Callable[[bool], None] = _nothing) -> StepOutput:
         """Computes one step for all running sequences. Call it while not `idle`.
 
         `before_compute` is called when the step is decided, right before the engine starts on it (not at all if there
-        is nothing to compute).
+        is nothing to compute); it is told whether the step may take longer than one token of each sequence does.
         """
         refused = self._admit()
         # While prompts are read, newcomers wait for their first word.
@@ -132,7 +132,7 @@ class BatchLoop:
             # What cannot be computed now never can: nothing else holds cells that could become free.
             stuck = [] if plan.work else [self._fail(seq, EngineError(NO_CELLS)) for seq in self._all()]
             return self._output([], ended=refused + stuck)
-        before_compute()
+        before_compute(any(len(item.tokens) > 1 for item in plan.work))
         blind = self._encode_images(plan.work)
         if blind is not None:
             return self._output([], ended=[blind])

@@ -22,7 +22,7 @@ from corectl.parent import end_with_parent
 from corectl.plugins import PluginHost
 from corectl.runner import protocol, vocabulary
 from corectl.runner.embedding import prepare_embedding
-from corectl.runner.emitter import Emitter, EmitterThread, Outlet, OutputStream, Sender
+from corectl.runner.emitter import TOGETHER, Emitter, EmitterThread, Outlet, OutputStream, Sender
 from corectl.runner.encoding import EncodeJob, EncodeQueue
 from corectl.runner.engine import Engine, Placement
 from corectl.runner.intake import Deliver, Intake
@@ -85,8 +85,7 @@ class RunnerProcess:
         self._threads = ThreadFollower(self._engine, placement)
         self._step_began: float | None = None
         self._untidy = False
-        emitter = Emitter(self._engine.tokenizer, self._sender, lambda id: self._inbox.put(_Stop(id)))
-        self._outlet: Outlet = EmitterThread(emitter) if leaves_a_core(placement) else emitter
+        self._outlet = self._open_outlet(beside=leaves_a_core(placement))
 
     def _load(self, load: protocol.Load) -> Engine:
         host = PluginHost.load(Settings(), only=load.plugins)
@@ -105,6 +104,13 @@ class RunnerProcess:
 
         return backend.load(load.model, load.placement, progress)
 
+    def _open_outlet(self, *, beside: bool) -> Outlet:
+        together = 0.0 if beside else TOGETHER
+        emitter = Emitter(
+            self._engine.tokenizer, self._sender, lambda id: self._inbox.put(_Stop(id)), together=together
+        )
+        return EmitterThread(emitter) if beside else emitter
+
     def run(self) -> None:
         """Serves until the server closes the connection."""
         self._intake.start()
@@ -113,7 +119,7 @@ class RunnerProcess:
             self._step_began = time.monotonic()
             if not self._loop.idle:
                 with self._threads as self._loop.threads:
-                    output = self._loop.step(self._outlet.flush)
+                    output = self._loop.step(self._outlet.computing)
                 # A server that does not read may hold this up; that is not the engine's doing.
                 self._step_began = None
                 self._outlet.put(output)

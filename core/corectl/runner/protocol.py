@@ -2,7 +2,8 @@
 
 A frame is a 4-byte big-endian length and a msgpack value, an array whose first item names its kind. The first frame
 to a runner is `Load`; a runner answers `Progress` frames and then `Ready` or `Failed` (id 0). After that, requests
-and replies carry the request's id, and one `Step` frame per decode step carries the output of all sequences.
+and replies carry the request's id, and one `Steps` frame carries the output of all sequences in an engine step or a
+few.
 """
 
 from __future__ import annotations
@@ -75,12 +76,23 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
     info: EngineInfo
 
 
-class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):
-    """What one engine step gave: how many sequences and tokens it computed, and the output by request id."""
+class Computed(msgspec.Struct, frozen=True, array_like=True):
+    """One engine step: how many sequences and tokens it computed.
+
+    `gap` is the time in seconds since the step that gave output before it, if both did and a sequence went on from one
+    to the other; else 0.0.
+    """
 
     sequences: int
     tokens: int
-    deltas: list[tuple[int, Delta]]
+    gap: float = 0.0
+
+
+class Steps(msgspec.Struct, frozen=True, array_like=True, tag="steps"):
+    """What the engine steps since the last such frame gave: the output by request id, and how the loop is now."""
+
+    computed: list[Computed]
+    deltas: list[tuple[int, list[Delta]]]
     finished: list[tuple[int, Finish]]
     state: LoopState = LoopState()
 
@@ -101,7 +113,7 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
 
 
 ToRunner = Load | Complete | Ask | Cancel | Share | Ping
-ToServer = Progress | Ready | Step | Answer | Failed | Pong
+ToServer = Progress | Ready | Steps | Answer | Failed | Pong
 
 
 def _from_text(kind: type, text: Any) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from corectl.errors import CorectlError
 from corectl.messages import Delta, Event, Started
 
-Sink = Callable[[Event | CorectlError], None]
+Sink = Callable[[Sequence[Event] | CorectlError], None]
 
 
 class EventStream:
@@ -24,16 +24,16 @@ class EventStream:
         self._open = True
         self._ended = False
 
-    def put(self, event: Event | CorectlError) -> None:
-        """Adds an event; an error is the last, as is everything but `Started` and `Delta`."""
-        self._ended = type(event) is not Delta and type(event) is not Started
+    def put(self, events: Sequence[Event] | CorectlError) -> None:
+        """Adds what came at once, at least one event; an error is the last, as is all but `Started` and `Delta`."""
+        self._ended = isinstance(events, CorectlError) or not isinstance(events[-1], Started | Delta)
         if self._sink is not None:
-            self._sink(event)
+            self._sink(events)
             return
-        if isinstance(event, CorectlError):
-            self._error = event
+        if isinstance(events, CorectlError):
+            self._error = events
         else:
-            self._events.append(event)
+            self._events += events
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -48,14 +48,14 @@ class EventStream:
         return events
 
     def flow(self, sink: Sink) -> None:
-        """From now on `sink` is called with each event as it arrives, and at once with those that wait.
+        """From now on `sink` is called with events as they arrive, and at once with those that wait.
 
         It is called where the runner's frames are read, and must neither wait nor raise.
         """
         self._sink = sink
         events, self._events = self._events, []
-        for event in events:
-            sink(event)
+        if events:
+            sink(events)
         if self._error is not None:
             sink(self._error)
 

@@ -8,9 +8,8 @@ import re
 import signal
 import socket
 import sys
-import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -122,7 +121,6 @@ class Runner:
             give_up=self._give_up,
         )
         self._hung = ""
-        self._last_output = 0.0
 
     @property
     def pid(self) -> int:
@@ -265,14 +263,14 @@ class Runner:
     def received(self, value: protocol.ToServer) -> None:
         """Takes one frame from the process."""
         match value:
-            case protocol.Step():
+            case protocol.Steps():
                 self._count(value)
-                for id, delta in value.deltas:
-                    self._put(id, delta)
+                for id, deltas in value.deltas:
+                    self._put(id, deltas)
                 for id, finish in value.finished:
-                    self._put(id, finish)
+                    self._put(id, [finish])
             case protocol.Answer():
-                self._put(value.id, value.value)
+                self._put(value.id, [value.value])
             case protocol.Failed(id=0):
                 if not self._ready.done():
                     self._ready.set_exception(from_code(value.code, value.message))
@@ -370,28 +368,23 @@ class Runner:
         if cancel and not self._transport.is_closing():
             self._send(protocol.Cancel(id))
 
-    def _put(self, id: int, event: Event | CorectlError) -> None:
+    def _put(self, id: int, events: Sequence[Event] | CorectlError) -> None:
         stream = self._streams.get(id)
         if stream is not None:
-            stream.put(event)
+            stream.put(events)
 
-    def _count(self, step: protocol.Step) -> None:
+    def _count(self, frame: protocol.Steps) -> None:
         stats = self.stats
-        before, stats.state = stats.state, step.state
-        if step.sequences:
-            stats.steps += 1
-            stats.sequences += step.sequences
-            stats.tokens += step.tokens
-            stats.largest = max(stats.largest, step.sequences)
-            stats.sizes.observe(step.sequences)
-        if step.deltas:
-            now = time.monotonic()
-            if before.generating and self._last_output:
-                stats.gaps.observe(now - self._last_output)
-            self._last_output = now
-        if not step.state.generating:
-            # What comes next begins anew.
-            self._last_output = 0.0
+        stats.state = frame.state
+        for step in frame.computed:
+            if step.sequences:
+                stats.steps += 1
+                stats.sequences += step.sequences
+                stats.tokens += step.tokens
+                stats.largest = max(stats.largest, step.sequences)
+                stats.sizes.observe(step.sequences)
+            if step.gap:
+                stats.gaps.observe(step.gap)
 
     def _send(self, value: protocol.ToRunner) -> None:
         self._transport.write(protocol.frame(value))

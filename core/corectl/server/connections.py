@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -70,7 +70,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         cycle, flow, transport = self.cycle, self.flow, self.transport
 
-        def write(body: bytes) -> bool:
+        def write(pieces: Sequence[bytes]) -> bool:
             if (
                 not cycle.chunked_encoding
                 or cycle.response_complete
@@ -78,7 +78,8 @@ class Connection(HttpToolsProtocol):
                 or flow.write_paused
             ):
                 return False
-            transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+            # Each piece is a chunk, for clients that take a chunk for a line.
+            transport.write(b"".join([b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece]))
             return True
 
         cast(dict[str, Any], self.scope)["extensions"] = {_BODY: write}
@@ -119,16 +120,16 @@ class Connection(HttpToolsProtocol):
         transport.close()
 
 
-def body_of(scope: Mapping[str, Any]) -> Callable[[bytes], bool]:
-    """What writes a piece of a streamed reply's body at once, past all middleware; False if `send` has to do it.
+def body_of(scope: Mapping[str, Any]) -> Callable[[Sequence[bytes]], bool]:
+    """What writes pieces of a streamed reply's body at once, past all middleware; False if `send` has to do it.
 
     That is so before the reply's head and after its end, while the client does not keep up, and with other servers.
     """
-    write: Callable[[bytes], bool] = (scope.get("extensions") or {}).get(_BODY, _refusing)
+    write: Callable[[Sequence[bytes]], bool] = (scope.get("extensions") or {}).get(_BODY, _refusing)
     return write
 
 
-def _refusing(_: bytes) -> bool:
+def _refusing(_: Sequence[bytes]) -> bool:
     return False
 
 

@@ -13,7 +13,7 @@ from litestar import Response
 from litestar.types import Receive, Scope, Send
 
 from corectl.errors import Canceled, CorectlError, TooSlow
-from corectl.messages import Completion, Delta, Event, Finish, LoadOptions, Started
+from corectl.messages import Completion, Event, Finish, LoadOptions, Started
 from corectl.runner.stream import EventStream, Sink
 from corectl.scheduler.scheduler import Scheduler
 from corectl.scheduler.state import AnyModel, Lease
@@ -109,8 +109,8 @@ class OpenCompletion:
     def flow(self, sink: Sink) -> None:
         """Hands all further events to `sink` as they come; it must report the last with `finished` or `failed`."""
         events, self._first = self._first, []
-        for event in events:
-            sink(event)
+        if events:
+            sink(events)
         self._stream.flow(sink)
 
     def finished(self, finish: Finish) -> Finish:
@@ -193,7 +193,7 @@ class StreamedReply(Response[None]):
         before = writer.written
         while not (await asyncio.wait(ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED))[0]:
             if writer.written == before:
-                writer.write(self._ping)
+                writer.write([self._ping])
             before = writer.written
 
     async def _close(self) -> None:
@@ -221,7 +221,7 @@ class _Reply:
         self._write(self._encode_error(error), last=True)
 
     def _write(self, body: bytes, *, last: bool) -> None:
-        self.writer.write(body, last=last)
+        self.writer.write([body], last=last)
         if last:
             self.ended.set_result(None)
 
@@ -236,19 +236,21 @@ class _Relay:
         self._ended = reply.ended
         self._encode = encode
 
-    def take(self, event: Event | CorectlError) -> None:
+    def take(self, events: Sequence[Event] | CorectlError) -> None:
         if self._ended.done():
             return
         try:
-            if type(event) is Delta:
-                self._writer.write(self._encode(event))
-                if self._writer.held > MAX_HELD:
-                    self._fail(TooSlow(f"the client left more than {MAX_HELD} bytes of the reply unread"))
-            elif isinstance(event, CorectlError):
-                self._fail(event)
-            else:
-                assert isinstance(event, Finish)
-                self._reply.finish(self._encode(self._completion.finished(event)))
+            if isinstance(events, CorectlError):
+                self._fail(events)
+                return
+            end = events[-1] if isinstance(events[-1], Finish) else None
+            deltas = events if end is None else events[:-1]
+            if deltas:
+                self._writer.write([self._encode(delta) for delta in deltas])
+            if end is not None:
+                self._reply.finish(self._encode(self._completion.finished(end)))
+            elif self._writer.held > MAX_HELD:
+                self._fail(TooSlow(f"the client left more than {MAX_HELD} bytes of the reply unread"))
         except Exception as exc:
             self._ended.set_exception(exc)
 

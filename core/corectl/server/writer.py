@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Awaitable, Generator, Mapping
+from collections.abc import Awaitable, Generator, Mapping, Sequence
 from typing import Any
 
 from litestar.types import Send
@@ -33,14 +33,15 @@ class BodyWriter:
         self._last = False
         self._draining: asyncio.Task[None] | None = None
 
-    def write(self, body: bytes, *, last: bool = False) -> None:
-        """Sends or holds a piece; nothing may follow the last. Does not raise; see `sent`."""
+    def write(self, pieces: Sequence[bytes], *, last: bool = False) -> None:
+        """Sends or holds some pieces at once; nothing may follow the `last` ones. Does not raise; see `sent`."""
         self._last = last
+        body = b"".join(pieces)
         self.written += len(body)
         if self._draining is not None:
             self._waiting.append(body)
             self.held += len(body)
-        elif last or (body and not self._direct(body)):
+        elif last or (body and not self._direct(pieces)):
             self._begin(body)
 
     def _begin(self, body: bytes) -> None:
