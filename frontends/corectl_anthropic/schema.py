@@ -6,12 +6,18 @@ from typing import Annotated, Any
 
 import msgspec
 
-from corectl.server.fields import KeepAlive
+from corectl.server.fields import NEEDED, NOT_EMPTY, KeepAlive, among
 
 MAX_TOKENS = 2**31 - 1
 MAX_STOPS = 256
 
+ROLES = ("user", "assistant", "system")
+EFFORTS = ("low", "medium", "high", "xhigh", "max")
+MODES = ("auto", "any", "tool", "none")
+
+
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
+_POSITIVE = msgspec.Meta(extra_json_schema={"minimum": 1})
 
 
 class Block(msgspec.Struct, tag_field="type"):
@@ -25,7 +31,7 @@ class Text(Block, tag="text"):
 class Source(msgspec.Struct):
     """Where an image is. Those of type `base64` have their `data` in the request, and of type `url` an address."""
 
-    type: str
+    type: Annotated[str, among("base64", "url")]
     data: str | None = None
     url: str | None = None
 
@@ -72,7 +78,7 @@ Blocks = list[
 
 
 class WireMessage(msgspec.Struct):
-    role: str
+    role: Annotated[str, among(*ROLES)]
     content: str | Blocks
 
 
@@ -87,31 +93,31 @@ class WireTool(msgspec.Struct):
 
 
 class WireToolChoice(msgspec.Struct):
-    type: str
+    type: Annotated[str, among(*MODES)]
     name: str | None = None
     disable_parallel_tool_use: bool | None = None
 
 
 class WireThinking(msgspec.Struct):
-    type: str
+    type: Annotated[str, among("enabled", "disabled", "adaptive")]
     budget_tokens: Count | None = None
 
 
 class WireFormat(msgspec.Struct):
-    type: str
+    type: Annotated[str, among("json_schema")]
     schema: dict[str, Any] | None = None
 
 
 class OutputConfig(msgspec.Struct):
-    effort: str | None = None
+    effort: Annotated[str | None, among(*EFFORTS)] = None
     format: WireFormat | None = None
 
 
 class CountRequest(msgspec.Struct, kw_only=True):
     """What is counted, and what both requests have in common. `num_ctx` and `keep_alive` are additions of ours."""
 
-    model: str = ""
-    messages: list[WireMessage] = []
+    model: Annotated[str, NEEDED] = ""
+    messages: Annotated[list[WireMessage], NEEDED, NOT_EMPTY] = []
     system: str | list[Text] = ""
     tools: list[WireTool] = []
     tool_choice: WireToolChoice | None = None
@@ -122,7 +128,7 @@ class CountRequest(msgspec.Struct, kw_only=True):
 
 
 class MessagesRequest(CountRequest, kw_only=True):
-    max_tokens: Annotated[int, msgspec.Meta(le=MAX_TOKENS)] = 0
+    max_tokens: Annotated[int, msgspec.Meta(le=MAX_TOKENS), NEEDED, _POSITIVE] = 0
     stream: bool = False
     temperature: float | None = None
     top_p: float | None = None

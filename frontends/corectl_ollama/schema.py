@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import msgspec
 
 from corectl.errors import BadRequest
-from corectl.messages import Grammar, Message, Think
-from corectl.server.fields import KeepAlive
+from corectl.messages import Grammar, LoadOptions, Message, SamplingOptions, Think
+from corectl.server.fields import NEEDED, NOT_EMPTY, KeepAlive
 from corectl.server.ranking import Document
 
 MAX_SALT = 256
@@ -22,12 +22,21 @@ def _one_of(*schemas: dict[str, Any]) -> Any:
     return msgspec.Meta(extra_json_schema={"anyOf": [*schemas, {"type": "null"}]})
 
 
+def _members(*kinds: type[msgspec.Struct]) -> dict[str, Any]:
+    """What an object may have that is read later as these structs."""
+    described = [msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"] for kind in kinds]
+    return {name: schema for members in described for name, schema in members.items()}
+
+
 _TEXT, _OBJECT = {"type": "string"}, {"type": "object"}
 
 Texts = Annotated[Any, _one_of(_TEXT, {"type": "array", "items": _TEXT})]
 Format = Annotated[Any, _one_of({"enum": ["", "json"]}, _OBJECT)]
 WireThink = Annotated[Any, _one_of({"type": "boolean"}, {"enum": [*LEVELS]})]
 ToolChoice = Annotated[Any, _one_of({"enum": ["auto", "none", "required"]}, _OBJECT)]
+Options = Annotated[
+    dict[str, Any], msgspec.Meta(extra_json_schema={"properties": _members(LoadOptions, SamplingOptions)})
+]
 Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 
 
@@ -64,10 +73,10 @@ class WireMessage(msgspec.Struct, kw_only=True):
 class InferenceRequest(msgspec.Struct, kw_only=True):
     """What generate and chat have in common. `grammar`, `think_budget` and `cache_salt` are additions of ours."""
 
-    model: str = ""
+    model: Annotated[str, NEEDED] = ""
     stream: bool = True
     keep_alive: KeepAlive = None
-    options: dict[str, Any] = {}
+    options: Options = {}
     format: Format = None
     grammar: dict[str, str] = {}
     think: WireThink = None
@@ -101,9 +110,9 @@ class ChatRequest(InferenceRequest, kw_only=True):
 class QuestionRequest(msgspec.Struct, kw_only=True):
     """What requests with a single answer have in common."""
 
-    model: str = ""
+    model: Annotated[str, NEEDED] = ""
     keep_alive: KeepAlive = None
-    options: dict[str, Any] = {}
+    options: Options = {}
 
 
 class EmbedRequest(QuestionRequest, kw_only=True):
@@ -117,20 +126,20 @@ class EmbeddingsRequest(QuestionRequest, kw_only=True):
 
 
 class RerankRequest(QuestionRequest, kw_only=True):
-    query: str = ""
-    documents: list[str | Document] = []
+    query: Annotated[str, NEEDED] = ""
+    documents: Annotated[list[str | Document], NEEDED, NOT_EMPTY] = []
     top_n: Annotated[int, msgspec.Meta(ge=1)] | None = None
     return_documents: bool = False
     truncate: bool = True
 
 
 class TokenizeRequest(QuestionRequest, kw_only=True):
-    text: str | None = None
+    text: Annotated[str | None, NEEDED] = None
     add_special: bool = False
 
 
 class DetokenizeRequest(QuestionRequest, kw_only=True):
-    tokens: list[Int32] | None = None
+    tokens: Annotated[list[Int32] | None, NEEDED] = None
 
 
 class ShowRequest(msgspec.Struct, kw_only=True):
@@ -138,18 +147,18 @@ class ShowRequest(msgspec.Struct, kw_only=True):
     name: str = ""
     system: str = ""
     verbose: bool = False
-    options: dict[str, Any] = {}
+    options: Options = {}
 
 
 class PlanRequest(msgspec.Struct, kw_only=True):
     model: str = ""
     name: str = ""
-    options: dict[str, Any] = {}
+    options: Options = {}
 
 
 class CopyRequest(msgspec.Struct, kw_only=True):
-    source: str = ""
-    destination: str = ""
+    source: Annotated[str, NEEDED] = ""
+    destination: Annotated[str, NEEDED] = ""
 
 
 class DeleteRequest(msgspec.Struct, kw_only=True):
@@ -184,7 +193,7 @@ class CreateRequest(msgspec.Struct, kw_only=True):
     template: str = ""
     system: str = ""
     license: Texts = None
-    parameters: dict[str, Any] = {}
+    parameters: Options = {}
     messages: list[WireMessage] = []
     draft_files: dict[str, str] | None = None
     draft_quantize: str = ""

@@ -11,6 +11,18 @@ from corectl.duration import parse_duration
 from corectl.errors import BadRequest
 from corectl.messages import ToolChoice
 
+NEEDED = msgspec.Meta(extra_json_schema={"x-needed": True})
+"""For a field that has a default, and that must be given all the same. This and the others below are for documents
+only: what is wrong is found later, and said in the words that clients know."""
+
+NOT_EMPTY = msgspec.Meta(extra_json_schema={"minItems": 1})
+
+
+def among(*values: str) -> msgspec.Meta:
+    """For a text that is one of these."""
+    return msgspec.Meta(extra_json_schema={"enum": [*values]})
+
+
 KeepAlive = Annotated[
     Any, msgspec.Meta(extra_json_schema={"anyOf": [{"type": kind} for kind in ("number", "string", "null")]})
 ]

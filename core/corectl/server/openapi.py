@@ -85,6 +85,8 @@ class _Writer:
         schemas, self.components = msgspec.json.schema_components(
             types, ref_template="#/components/schemas/{name}"
         )
+        for component in self.components.values():
+            _mark_needed(component)
         self._schemas = {id(kind): schema for kind, schema in zip(types, schemas, strict=True)}
 
     def operation(self, route: Declared) -> Schema:
@@ -127,6 +129,14 @@ class _Writer:
     def _schema(self, kinds: Any) -> Schema:
         schemas = [_RAW[kind][1] if kind in _RAW else self._schemas[id(kind)] for kind in _several(kinds)]
         return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+
+
+def _mark_needed(component: Schema) -> None:
+    """Makes members required that are `NEEDED`, whatever default their field has; see `corectl.server.fields`."""
+    for name, schema in component.get("properties", {}).items():
+        if schema.pop("x-needed", False):
+            schema.pop("default", None)
+            component["required"] = [*component.get("required", ()), name]
 
 
 def _several(kinds: Any) -> tuple[Any, ...]:

@@ -44,6 +44,10 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     fails: tuple[int, ...] = ()
     headers: dict[str, Any] = {}
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Operation:
+        """Litestar copies whatever a router has. Not all types can be copied, and nothing here changes."""
+        return self
+
     @property
     def failing(self) -> list[int]:
         """All statuses that errors are known to have."""
