@@ -93,7 +93,8 @@ def _thought(item: dict[str, Any]) -> str:
 def _add_call(
     turn: _Turn, item: dict[str, Any], where: str, names: dict[str, str], thoughts: list[str]
 ) -> None:
-    id, name = _text(item, "call_id", where), _text(item, "name", where)
+    _text(item, "name", where)
+    id, name = _text(item, "call_id", where), full_name(item)
     arguments = read_arguments(item.get("arguments"), f"{where}.arguments")
     names[id] = name
     turn.thoughts += thoughts
@@ -111,6 +112,22 @@ def _text(item: dict[str, Any], key: str, where: str) -> str:
     if not isinstance(value, str) or not value:
         raise WrongField(f"{where}.{key}", f"{where}.{key} must be a string", "invalid_type")
     return value
+
+
+def full_name(item: dict[str, Any]) -> str:
+    """What the model calls the function that an item or a choice names."""
+    space, name = item.get("namespace"), item["name"]
+    return f"{space}.{name}" if space and isinstance(space, str) else str(name)
+
+
+def spaces_of(tools: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:
+    """Namespace and name of the functions that are in one, by what the model calls them."""
+    return {
+        f"{tool['name']}.{member['name']}": (tool["name"], member["name"])
+        for tool in tools
+        if tool.get("type") == "namespace"
+        for member in tool["tools"]
+    }
 
 
 def read_response_tools(tools: list[dict[str, Any]]) -> tuple[list[Tool], tuple[Notice, ...]]:

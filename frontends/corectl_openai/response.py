@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from corectl.errors import CorectlError
@@ -13,10 +13,12 @@ from corectl.server.context import Clock
 from corectl.server.whole import ToolCall
 from corectl_openai.content import read_arguments
 from corectl_openai.errors import response_code
+from corectl_openai.items import full_name, spaces_of
 from corectl_openai.replies import said_of
 from corectl_openai.schema import ResponsesRequest
 
 Item = dict[str, Any]
+Spaces = Mapping[str, tuple[str, str]]
 
 
 def item_id(kind: str) -> str:
@@ -38,23 +40,26 @@ def reasoning_item(id: str, text: str) -> Item:
     return {"id": id, "type": "reasoning", "summary": summary, "encrypted_content": text}
 
 
-def call_item(id: str, call: ToolCall, arguments: str, status: str = "completed") -> Item:
+def call_item(id: str, call: ToolCall, spaces: Spaces, status: str = "completed") -> Item:
+    """A call, whose arguments are still to come if it is in progress; a namespace stands apart from the name."""
+    space, name = spaces.get(call.name, ("", call.name))
     return {
         "id": id,
         "type": "function_call",
         "status": status,
         "call_id": call.id,
-        "name": call.name,
-        "arguments": arguments,
+        "name": name,
+        **({"namespace": space} if space else {}),
+        "arguments": "" if status == "in_progress" else call.arguments,
     }
 
 
-def items_of(delta: Delta, calls: Sequence[ToolCall]) -> list[Item]:
+def items_of(delta: Delta, calls: Sequence[ToolCall], spaces: Spaces) -> list[Item]:
     """The items of a reply that came as a whole; one without anything is an empty message."""
     items = [reasoning_item(item_id("rs"), delta.thinking)] if delta.thinking else []
     if delta.text or not calls:
         items.append(message_item(item_id("msg"), delta.text))
-    return items + [call_item(item_id("fc"), call, call.arguments) for call in calls]
+    return items + [call_item(item_id("fc"), call, spaces) for call in calls]
 
 
 def answer_of(items: Sequence[Item]) -> Message:
@@ -67,7 +72,10 @@ def answer_of(items: Sequence[Item]) -> Message:
             {
                 "id": item["call_id"],
                 "type": "function",
-                "function": {"name": item["name"], "arguments": read_arguments(item["arguments"], "output")},
+                "function": {
+                    "name": full_name(item),
+                    "arguments": read_arguments(item["arguments"], "output"),
+                },
             }
             for item in items
             if item["type"] == "function_call"
@@ -76,10 +84,11 @@ def answer_of(items: Sequence[Item]) -> Message:
 
 
 class ResponseHead:
-    """What of a response is known from the beginning, and how it ends."""
+    """What of a response is known from the beginning, and how it ends. `spaces` are those of its functions."""
 
     def __init__(self, body: ResponsesRequest, clock: Clock, notices: tuple[Notice, ...]) -> None:
         self.id = item_id("resp")
+        self.spaces = spaces_of(body.tools)
         self._clock = clock
         self._notices = notices
         self._head = _echo(body) | {"id": self.id, "created_at": int(time.time())}

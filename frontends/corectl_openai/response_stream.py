@@ -117,15 +117,18 @@ class ResponseStream:
     def _call(self, call: ToolCall) -> bytes:
         id, index = item_id("fc"), len(self._items)
         where = {"item_id": id, "output_index": index}
-        item = call_item(id, call, "", "in_progress")
+        item = call_item(id, call, self._head.spaces, "in_progress")
         return b"".join(
             (
                 self._event("response.output_item.added", output_index=index, item=item),
                 self._event("response.function_call_arguments.delta", **where, delta=call.arguments),
                 self._event(
-                    "response.function_call_arguments.done", **where, name=call.name, arguments=call.arguments
+                    "response.function_call_arguments.done",
+                    **where,
+                    name=item["name"],
+                    arguments=call.arguments,
                 ),
-                self._finished(call_item(id, call, call.arguments)),
+                self._finished(call_item(id, call, self._head.spaces)),
             )
         )
 

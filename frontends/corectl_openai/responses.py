@@ -34,7 +34,7 @@ from corectl_openai.asked import load_options, read_effort, read_grammar, read_k
 from corectl_openai.choices import take_all
 from corectl_openai.errors import WrongField
 from corectl_openai.images import addresses_of
-from corectl_openai.items import read_items, read_response_tools
+from corectl_openai.items import full_name, read_items, read_response_tools
 from corectl_openai.memory import NOTHING, Conversations, decoded, encoded, joined
 from corectl_openai.replies import PING, SSE, reply
 from corectl_openai.response import Item, ResponseHead, answer_of, items_of
@@ -123,7 +123,7 @@ async def respond(
             ping=PING,
         )
     ((delta, finish),) = await take_all(request, [opened])
-    items = items_of(delta, CallCollector().take(delta.tool_calls))
+    items = items_of(delta, CallCollector().take(delta.tool_calls), head.spaces)
     keep(items)
     return reply(head.ended(items, finish), headers)
 
@@ -154,7 +154,7 @@ def _format(value: Any) -> Grammar | None:
 def _choice(body: ResponsesRequest, tools: list[dict[str, Any]]) -> Any:
     choice = body.tool_choice
     if isinstance(choice, dict):
-        choice = {"function": {"name": choice.get("name")}}
+        choice = {"function": {"name": full_name(choice) if isinstance(choice.get("name"), str) else None}}
     read = read_tool_choice(choice, tools)
     return type(read)(mode=read.mode, name=read.name, parallel=body.parallel_tool_calls)
 

@@ -127,6 +127,32 @@ def test_a_call_and_its_answer(shop: Server, tooled: str) -> None:
     assert kept["previous_response_id"] == last["id"]
 
 
+def test_a_call_into_a_namespace_and_its_answer(shop: Server, tooled: str) -> None:
+    choice = {"type": "function", "namespace": "sky", "name": "get_weather"}
+    body = {"model": tooled, "max_output_tokens": 64, "tool_choice": choice}
+    body["tools"] = [{"type": "namespace", "name": "sky", "description": "Above us.", "tools": [WEATHER]}]
+    found = events(shop, **body)
+    last = found[-1]["response"]
+    (call,) = [item for item in last["output"] if item["type"] == "function_call"]
+    assert (call["namespace"], call["name"]) == ("sky", "get_weather")
+    items = [event["item"] for event in found if event.get("item", {}).get("type") == "function_call"]
+    assert [(item["namespace"], item["name"]) for item in items] == [("sky", "get_weather")] * 2
+    assert respond(shop, **body)["output"][-1]["namespace"] == "sky"
+    output = {"type": "function_call_output", "call_id": call["call_id"], "output": "22 degrees"}
+    again = [{"role": "user", "content": SKY}, call, output]
+    body["tool_choice"] = "none"
+    whole = respond(shop, input=again, **body)
+    kept = respond(shop, input=[output], previous_response_id=last["id"], **body)
+    assert kept["usage"]["input_tokens"] == whole["usage"]["input_tokens"]
+
+
+def test_a_namespace_is_a_part_of_the_name_that_the_model_sees() -> None:
+    call = {"type": "function_call", "call_id": "c", "namespace": "sky", "name": "f", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "c", "output": "x"}
+    asked, answered = read_items([call, output])
+    assert asked.tool_calls[0]["function"]["name"] == answered.tool_name == "sky.f"
+
+
 def test_thoughts_are_items(shop: Server, thinker: str) -> None:
     reply = respond(shop, model=thinker, reasoning={"effort": "low"})
     thought = reply["output"][0]

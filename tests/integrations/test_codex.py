@@ -12,7 +12,7 @@ from tests.frontends.conftest import delete, names, post
 from tests.integrations.conftest import Machine
 from tests.integrations.installing import Installer
 from tests.integrations.kit import Client
-from tests.integrations.loop import create_loop
+from tests.integrations.loop import DONE, create_loop
 from tests.registry.certificates import Authority
 from tests.registry.docker import DockerRegistry
 from tests.registry.host import Host, forward
@@ -50,6 +50,16 @@ def test_oss_walks_the_loop(installer: Installer, client: Client) -> None:
     output = client.run(package, *command, CODEX_OSS_BASE_URL=f"{client.url}/v1")
     client.walked(output, calls=2)
     client.keep("Codex, --oss", package.version, page="codex")
+
+
+def test_a_tool_of_a_namespace_is_found(installer: Installer, client: Client) -> None:
+    """Such as the one that begins another agent, which asks the server too."""
+    create_loop(client.server, "codex-spawns", {"multi_agent_v1.spawn_agent": {"message": "Run echo hi."}})
+    settings(client, QUIET)
+    command = (*ASKED, "--oss", "--local-provider", "ollama", "--model", "codex-spawns:latest")
+    output = client.run(installer.npm(PACKAGE), *command, CODEX_OSS_BASE_URL=f"{client.url}/v1")
+    assert DONE in output and "unsupported call" not in output, output
+    client.served(calls=3)
 
 
 @pytest.fixture
