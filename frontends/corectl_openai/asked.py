@@ -40,8 +40,9 @@ _REFUSED = {
 
 def load_options(request: AnyRequest, body: ModelRequest) -> dict[str, Any]:
     """The options that matter to loading: the context, from the body or from the header."""
+    said = body.options.num_ctx if body.num_ctx is None else body.num_ctx
     try:
-        asked = asked_context(request.headers) if body.num_ctx is None else body.num_ctx
+        asked = asked_context(request.headers) if said is None else said
     except BadRequest as exc:
         raise WrongField(CONTEXT_HEADER, exc.message) from exc
     return {} if asked is None else {"num_ctx": asked}
@@ -66,6 +67,7 @@ def sampling_options(record: ModelRecord, body: SamplingRequest, limit: int | No
         options["stop"] = [body.stop] if isinstance(body.stop, str) else body.stop
     if body.logit_bias:
         options["logit_bias"] = body.logit_bias
+    limit = body.options.num_predict if limit is None else limit
     if limit is not None and limit > 0:
         options["num_predict"] = limit
     return options

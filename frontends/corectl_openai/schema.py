@@ -22,11 +22,19 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     include_usage: bool | None = None
 
 
+class NativeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The native API's options that some clients send here too, because this protocol has no context; in tokens."""
+
+    num_ctx: int | None = None
+    num_predict: Limit | None = None
+
+
 class ModelRequest(msgspec.Struct, kw_only=True):
-    """What all requests for a model have in common. `num_ctx` is in tokens."""
+    """What all requests for a model have in common. `num_ctx` is in tokens, and stands before that of `options`."""
 
     model: str = ""
     num_ctx: int | None = None
+    options: NativeOptions = NativeOptions()
     keep_alive: Any = None
 
 

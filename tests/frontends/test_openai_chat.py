@@ -238,6 +238,10 @@ def test_the_context_is_a_field_or_a_header(shop: Server) -> None:
     body = {"model": name, "messages": QUESTION, **GREEDY, "keep_alive": 60}
     reply = shop.client.post("/v1/chat/completions", json={**body, "num_ctx": 512})
     assert "num_ctx=512" in reply.headers["x-corectl-context"]
+    options = {"num_ctx": 640, "num_predict": 3, "top_k": 1}  # as Goose sends them
+    reply = shop.client.post("/v1/chat/completions", json={**body, "max_tokens": None, "options": options})
+    assert "num_ctx=640" in reply.headers["x-corectl-context"]
+    assert reply.json()["usage"]["completion_tokens"] == 3
     headers = {"x-corectl-num-ctx": "768"}
     reply = shop.client.post("/v1/chat/completions", json=body, headers=headers)
     assert "num_ctx=768" in reply.headers["x-corectl-context"]
@@ -337,6 +341,7 @@ def test_the_models_own_parameters_stand_before_the_protocols_defaults(shop: Ser
         ({"functions": []}, "functions", "unsupported_parameter"),
         ({"keep_alive": "soon"}, "keep_alive", "invalid_value"),
         ({"num_ctx": -1}, "num_ctx", "invalid_value"),
+        ({"options": {"num_ctx": "x"}}, "options.num_ctx", "invalid_type"),
         ({"model": ""}, "model", "missing_required_parameter"),
         ({"model": "../x"}, "model", "invalid_value"),
     ],
