@@ -95,12 +95,18 @@ def read_chunks(server: Server, headers: dict[str, str], **body: Any) -> list[Ch
     return [msgspec.json.decode(event.removeprefix("data: "), type=Chunk) for event in events[:-2]]
 
 
+def _joined(pieces: list[Call]) -> Call:
+    """One call, of which a stream may have many pieces."""
+    assert {piece.index for piece in pieces} == {0} and pieces[0].id
+    arguments = "".join(piece.function.arguments for piece in pieces)
+    return Call(0, Function(arguments, pieces[0].function.name), pieces[0].id)
+
+
 def walk(server: Server, headers: dict[str, str], content: Any, **body: Any) -> list[list[Chunk]]:
     """The two turns of an agent that speaks OpenAI's API, checked; `content` is what its user says."""
     messages: list[dict[str, Any]] = [SYSTEM, {"role": "user", "content": content}]
     first = read_chunks(server, headers, model=FULL_NAME, messages=messages, tools=[TOOL], **body)
-    deltas = [choice.delta for chunk in first for choice in chunk.choices]
-    (call,) = [call for delta in deltas for call in delta.tool_calls]
+    call = _joined([call for chunk in first for choice in chunk.choices for call in choice.delta.tool_calls])
     assert call.function.name == "get_weather" and msgspec.json.decode(call.function.arguments) == ARGUMENTS
     assert [choice.finish_reason for choice in first[-1].choices or first[-2].choices] == ["tool_calls"]
 

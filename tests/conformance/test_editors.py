@@ -349,7 +349,10 @@ def test_xcode_lists_the_models_and_walks_the_loop(editors: Server, content: Any
 
 
 def test_goose_walks_the_loop(editors: Server) -> None:
+    """Its own settings for the context and the longest reply are options of Ollama's API, in OpenAI's."""
     assert FULL_NAME in [model.model for model in read(editors, "/api/tags", CopilotModels).models]
     headers = {"agent-session-id": "20261126_1", "accept-encoding": "zstd,gzip,deflate,br"}
-    limits = {"num_ctx": 4096, "num_predict": 100}
+    limits = {"num_ctx": 2048, "num_predict": 100}
     walk(editors, headers, USER["content"], stream_options={"include_usage": True}, options=limits)
+    loaded = read(editors, "/api/ps", LoadedModels).models
+    assert [one.context_length for one in loaded if one.name == FULL_NAME] == [2048]
