@@ -100,6 +100,19 @@ def test_what_is_saved_while_nothing_runs_costs_no_step_anything(kind: dict[str,
     assert [stage.cached(20 + number) for number in range(4)] == [299] * 4
 
 
+def test_what_is_quickly_saved_need_not_wait_for_a_pause() -> None:
+    stage = Stage(idle_cells=100, snapshots=1 << 30)
+    stage.run(job(1, text(1, 300)), job(2, text(2, 300)))
+    saved: list[int] = []
+    save = stage.engine.save
+    stage.engine.save = lambda id: saved.append(id) or save(id)  # type: ignore[method-assign,func-returns-value]
+    stage.engine.state_size = lambda id: 8 << 20 if id == 1 else 2 << 20  # type: ignore[method-assign]
+    assert stage.loop.tidy(quick=True) and not stage.loop.tidy(quick=True)
+    assert saved == [2]
+    assert stage.loop.tidy() and not stage.loop.tidy()
+    assert saved == [2, 1]
+
+
 def test_nothing_is_thrown_away_for_the_sake_of_speed() -> None:
     """There is room for one state only: the other one stays in the pool."""
     stage = Stage(idle_cells=50, snapshots=600)

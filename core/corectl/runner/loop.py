@@ -148,9 +148,12 @@ class BatchLoop:
         self._note(plan.work, self._clock() - started)
         return self._take_all(plan.work, sampled)
 
-    def tidy(self) -> bool:
-        """Call it while `idle`: does a piece of work that would hold up a step later; False if there is none."""
-        return self._pool.tidy()
+    def tidy(self, *, quick: bool = False) -> bool:
+        """Call it while `idle`: does a piece of work that would hold up a step later; False if there is none.
+
+        A `quick` one takes no longer than a client takes to ask for more.
+        """
+        return self._pool.tidy(quick=quick)
 
     def _all(self) -> list[Running]:
         return list(self._running.values())

@@ -31,8 +31,8 @@ The step costs as much as some ten tokens of a prompt do, and on a GPU as much a
 again is saved then.
 """
 
-SMALL_STATE = 16 << 20
-"""Bytes that are saved in about ten milliseconds."""
+QUICK_STATE, SMALL_STATE = 4 << 20, 16 << 20
+"""Bytes that are saved in about two milliseconds, and in about ten."""
 
 NO_MATCH = Match(0, (), 0)
 
@@ -196,7 +196,7 @@ class CellPool:
             return
         spare = large
         for id, kept in list(self._kept.items()):
-            quick = self._is_saved(id, kept) or (self._fits(id, kept) and self._is_small(id))
+            quick = self._is_saved(id, kept) or (self._fits(id, kept) and self._is_at_most(id, SMALL_STATE))
             if quick or (spare and self._fits(id, kept)):
                 spare = spare and quick
                 self._evict(id)
@@ -204,13 +204,18 @@ class CellPool:
                 return
         self._trimmed = large and spare
 
-    def tidy(self) -> bool:
-        """Saves one kept sequence ahead of time, for when it would slow down others; whether there was one."""
+    def tidy(self, *, quick: bool) -> bool:
+        """Saves one kept sequence ahead of time, for when it would slow down others; whether there was one.
+
+        If it is to be `quick`, only a state of up to `QUICK_STATE` bytes.
+        """
         most = self._engine.info.idle_cells
         if self._trimmed or not most or self.idle <= most:
             return False
         for id, kept in self._kept.items():
-            if not self._is_saved(id, kept) and self._fits(id, kept):
+            if self._is_saved(id, kept) or not self._fits(id, kept):
+                continue
+            if not quick or self._is_at_most(id, QUICK_STATE):
                 return self.snapshot(id, kept.salt, kept.tokens)
         return False
 
@@ -222,8 +227,8 @@ class CellPool:
             return True
         return self._saved(kept.salt, kept.tokens, len(kept.tokens))[1] == len(kept.tokens)
 
-    def _is_small(self, id: int) -> bool:
-        return self._memory is not None and self._memory.state_size(id) <= SMALL_STATE
+    def _is_at_most(self, id: int, size: int) -> bool:
+        return self._memory is not None and self._memory.state_size(id) <= size
 
     def _fits(self, id: int, kept: _Kept) -> bool:
         """Whether a sequence can be saved without another state having to go."""

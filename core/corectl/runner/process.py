@@ -40,7 +40,8 @@ SWITCH_INTERVAL = 0.0005
 
 
 TIDY_SECONDS = 0.2
-"""After so long without a request a runner does what would hold up a step later, piece by piece."""
+"""After so long without a request a runner does what would hold up a step later, piece by piece; what is quickly done,
+at once."""
 
 
 class _Cancel(msgspec.Struct, frozen=True):
@@ -84,7 +85,8 @@ class RunnerProcess:
         placement = msgspec.structs.replace(load.placement, num_thread=self._engine.info.num_thread)
         self._threads = ThreadFollower(self._engine, placement)
         self._step_began: float | None = None
-        self._untidy = False
+        # Seconds without a request until there is something to tidy.
+        self._patience: float | None = None
         self._outlet = self._open_outlet(beside=leaves_a_core(placement))
 
     def _load(self, load: protocol.Load) -> Engine:
@@ -145,14 +147,13 @@ class RunnerProcess:
             if self._loop.idle:
                 self._outlet.flush()
             try:
-                wait = TIDY_SECONDS if self._untidy and not busy else None
-                item = self._inbox.get(block=not busy, timeout=wait)
+                item = self._inbox.get(block=not busy, timeout=self._patience)
             except queue.Empty:
                 if busy:
                     return True
-                self._untidy = self._loop.tidy()
+                self._tidy()
                 continue
-            self._untidy = True
+            self._patience = 0.0
             match item:
                 case Job():
                     self._loop.add(item)
@@ -171,6 +172,13 @@ class RunnerProcess:
                     self._threads.share(cores)
                 case _Shutdown():
                     return False
+
+    def _tidy(self) -> None:
+        if self._patience == 0.0:
+            if not self._loop.tidy(quick=True):
+                self._patience = TIDY_SECONDS
+        elif not self._loop.tidy():
+            self._patience = None
 
     def _told(self, ended: list[Ended]) -> StepOutput:
         """What the server is to know although no step was computed."""
