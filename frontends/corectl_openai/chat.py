@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from litestar import Response
+from msgspec import UNSET
 
 from corectl.messages import Completion, Delta, Finish, Message, Think
 from corectl.model.record import ModelRecord
@@ -16,6 +17,7 @@ from corectl.server.context import Clock, context_headers
 from corectl.server.fetching import with_images
 from corectl.server.fields import read_tools
 from corectl.server.inference import Settled, chat_needs, chat_prompt, completion, find_model, settle
+from corectl.server.operation import SSE
 from corectl.server.services import Services, require_name
 from corectl.server.streaming import StreamedReply
 from corectl.server.whole import CallCollector
@@ -33,7 +35,8 @@ from corectl_openai.choices import open_all, take_all, variants
 from corectl_openai.content import read_messages
 from corectl_openai.errors import error_event
 from corectl_openai.images import addresses_of
-from corectl_openai.replies import FINGERPRINT, PING, SSE, new_id, reply, said_of, usage_of, wire_logprobs
+from corectl_openai.objects import ChatChoice, ChatCompletion, ChatLogprobs, ChatMessage
+from corectl_openai.replies import PING, new_id, reply, said_of, usage_of, wire_logprobs
 from corectl_openai.schema import ChatRequest
 from corectl_openai.stream import ChatStream, reason_of, wire_calls
 
@@ -123,32 +126,23 @@ def _effort(body: ChatRequest) -> Think:
 
 def _whole(
     body: ChatRequest, created: int, clock: Clock, results: Sequence[tuple[Delta, Finish]]
-) -> dict[str, Any]:
+) -> ChatCompletion:
     ends = [finish for _, finish in results]
-    return {
-        "id": new_id("chatcmpl-"),
-        "object": "chat.completion",
-        "created": created,
-        "model": body.model,
-        "system_fingerprint": FINGERPRINT,
-        "choices": [_choice(index, *result) for index, result in enumerate(results)],
-        "usage": usage_of([ends]),
+    return ChatCompletion(
+        id=new_id("chatcmpl-"),
+        created=created,
+        model=body.model,
+        choices=[_choice(index, *result) for index, result in enumerate(results)],
+        usage=usage_of([ends]),
         **said_of(ends, clock),
-    }
+    )
 
 
-def _choice(index: int, delta: Delta, finish: Finish) -> dict[str, Any]:
+def _choice(index: int, delta: Delta, finish: Finish) -> ChatChoice:
     calls = wire_calls(CallCollector().take(delta.tool_calls))
-    message = {
-        "role": "assistant",
-        "content": delta.text,
-        **({"reasoning": delta.thinking} if delta.thinking else {}),
-        **({"tool_calls": calls} if calls else {}),
-    }
-    logprobs = {"logprobs": {"content": wire_logprobs(delta.logprobs)}} if delta.logprobs else {}
-    return {
-        "index": index,
-        "message": message,
-        "finish_reason": reason_of(finish, called=bool(calls)),
-        **logprobs,
-    }
+    return ChatChoice(
+        index=index,
+        message=ChatMessage(content=delta.text, reasoning=delta.thinking or UNSET, tool_calls=calls or UNSET),
+        finish_reason=reason_of(finish, called=bool(calls)),
+        logprobs=ChatLogprobs(wire_logprobs(delta.logprobs)) if delta.logprobs else UNSET,
+    )

@@ -26,6 +26,7 @@ from corectl.server.asking import asking
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock, context_headers
 from corectl.server.inference import Settled, completion, find_model, load, settle
+from corectl.server.operation import SSE
 from corectl.server.services import Services, require_name
 from corectl.server.streaming import StreamedReply
 from corectl.server.watch import while_connected
@@ -33,7 +34,8 @@ from corectl_openai.asked import load_options, read_keep_alive, sampling_options
 from corectl_openai.choices import open_all, take_all, variants
 from corectl_openai.errors import WrongField, error_event
 from corectl_openai.inputs import Input, Tokens, read_inputs
-from corectl_openai.replies import PING, SSE, Usage, reply, said_of, usage_of
+from corectl_openai.objects import TextChoice, TextCompletion
+from corectl_openai.replies import PING, Usage, reply, said_of, usage_of
 from corectl_openai.schema import MAX_CHOICES, CompletionRequest
 from corectl_openai.text import TextReply, text_choice
 
@@ -72,7 +74,7 @@ async def complete(request: AnyRequest, services: Services, asked: AskedCompleti
     whole = TextReply(body.model, created, clock, prompts=len(prompts), n=body.n)
     if not works:
         await while_connected(request, load(services, settled))
-        choice = {"text": "", "index": 0, "finish_reason": "load"}
+        choice = TextChoice("", 0, "load")
         return reply(whole.object([choice], Usage()))
     shown = await _echoes(request, services, body, prompts) if body.echo else [""] * len(prompts)
     opened = await open_all(
@@ -196,15 +198,15 @@ async def detokenized(
 
 def _whole(
     whole: TextReply, body: CompletionRequest, groups: Sequence[Sequence[Result]], shown: Sequence[str]
-) -> dict[str, Any]:
-    choices: list[dict[str, Any]] = []
+) -> TextCompletion:
+    choices: list[TextChoice] = []
     for text, group in zip(shown, groups, strict=True):
         for delta, finish in _best(group, body.n):
             named = msgspec.structs.replace(delta, text=text + delta.text)
             choices.append(text_choice(len(choices), named, finish, logprobs=body.logprobs is not None))
     ends = [[finish for _, finish in group] for group in groups]
     said = said_of([finish for group in ends for finish in group], whole.clock)
-    return whole.object(choices, usage_of(ends)) | said
+    return whole.object(choices, usage_of(ends), **said)
 
 
 def _best(results: Sequence[Result], count: int) -> Sequence[Result]:

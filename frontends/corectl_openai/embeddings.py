@@ -22,6 +22,7 @@ from corectl_openai.asked import load_options, read_keep_alive
 from corectl_openai.completions import detokenized
 from corectl_openai.errors import WrongField
 from corectl_openai.inputs import Input, read_inputs
+from corectl_openai.objects import EmbeddingObject, EmbeddingsReply, InputUsage, TokenizeReply
 from corectl_openai.replies import reply
 from corectl_openai.schema import EmbeddingsRequest, TokenizeRequest
 
@@ -55,21 +56,17 @@ async def embeddings(request: AnyRequest, services: Services, asked: AskedEmbedd
     return await apart(len(vectors.data), lambda: reply(_object(vectors, asked)))
 
 
-def _object(vectors: Vectors, asked: AskedEmbeddings) -> dict[str, Any]:
+def _object(vectors: Vectors, asked: AskedEmbeddings) -> EmbeddingsReply:
     found: list[Any] = _base64(vectors) if asked.packed else rows(vectors)
-    dropped = {"dropped_tokens": vectors.dropped_tokens} if vectors.dropped_tokens else {}
-    return {
-        "object": "list",
-        "data": [
-            {"object": "embedding", "embedding": vector, "index": index} for index, vector in enumerate(found)
-        ],
-        "model": asked.body.model,
-        "usage": {
-            "prompt_tokens": vectors.prompt_tokens,
-            "total_tokens": vectors.prompt_tokens,
-            **dropped,
-        },
-    }
+    return EmbeddingsReply(
+        data=[EmbeddingObject(embedding=vector, index=index) for index, vector in enumerate(found)],
+        model=asked.body.model,
+        usage=InputUsage(
+            prompt_tokens=vectors.prompt_tokens,
+            total_tokens=vectors.prompt_tokens,
+            dropped_tokens=vectors.dropped_tokens,
+        ),
+    )
 
 
 async def _vectors(
@@ -111,4 +108,4 @@ async def tokenize(request: AnyRequest, services: Services, body: TokenizeReques
             return await found[1].tokenize(work)
 
     tokens = (await while_connected(request, ask())).tokens
-    return reply({"object": "list", "model": body.model, "tokens": tokens, "count": len(tokens)})
+    return reply(TokenizeReply(model=body.model, tokens=tokens, count=len(tokens)))

@@ -10,7 +10,7 @@ import msgspec
 from litestar import Response
 
 from corectl import trace
-from corectl.errors import BadRequest, Busy, CorectlError, NotFound
+from corectl.errors import BadRequest, Busy, CorectlError, NotFound, NotSupported
 from corectl.server.body import AnyRequest
 
 JSON = "application/json"
@@ -75,6 +75,10 @@ class ErrorBody(msgspec.Struct):
     code: str | None
 
 
+class ErrorReply(msgspec.Struct):
+    error: ErrorBody
+
+
 def error_body(error: CorectlError, names: Mapping[str, str] = OURS) -> ErrorBody:
     """What is shown of an error; `names` are those of the request's parts."""
     kind = TYPES.get(error.status, "api_error")
@@ -127,9 +131,12 @@ def response_code(error: CorectlError) -> str:
 def error_reply(request: AnyRequest, error: CorectlError) -> Response[bytes]:
     trace.current().outcome = error.code
     headers: dict[str, Any] = {"retry-after": str(error.retry_after)} if isinstance(error, Busy) else {}
+    if isinstance(error, NotSupported):
+        # The official libraries send again what any other 5xx refuses.
+        headers["x-should-retry"] = "false"
     names = OURS_IN_RESPONSES if request.scope["path"].endswith("/responses") else OURS
     return Response(
-        msgspec.json.encode({"error": error_body(error, names)}),
+        msgspec.json.encode(ErrorReply(error_body(error, names))),
         status_code=error.status,
         media_type=JSON,
         headers=headers,
@@ -138,4 +145,4 @@ def error_reply(request: AnyRequest, error: CorectlError) -> Response[bytes]:
 
 def error_event(error: CorectlError) -> bytes:
     """An error in the middle of a stream, whose last event it is: clients raise what has an `error`."""
-    return b"data: %s\n\n" % msgspec.json.encode({"error": error_body(error)})
+    return b"data: %s\n\n" % msgspec.json.encode(ErrorReply(error_body(error)))

@@ -94,7 +94,7 @@ def _add_call(
     turn: _Turn, item: dict[str, Any], where: str, names: dict[str, str], thoughts: list[str]
 ) -> None:
     _text(item, "name", where)
-    id, name = _text(item, "call_id", where), full_name(item)
+    id, name = _text(item, "call_id", where), full_name(item["name"], item.get("namespace"))
     arguments = read_arguments(item.get("arguments"), f"{where}.arguments")
     names[id] = name
     turn.thoughts += thoughts
@@ -114,9 +114,8 @@ def _text(item: dict[str, Any], key: str, where: str) -> str:
     return value
 
 
-def full_name(item: dict[str, Any]) -> str:
+def full_name(name: Any, space: Any) -> str:
     """What the model calls the function that an item or a choice names."""
-    space, name = item.get("namespace"), item["name"]
     return f"{space}.{name}" if space and isinstance(space, str) else str(name)
 
 

@@ -11,13 +11,14 @@ from corectl.model.name import parse_reference
 from corectl.model.record import ModelRecord
 from corectl.server.inference import not_found
 from corectl.server.services import Services
+from corectl_openai.objects import ModelObject, ModelsReply
 from corectl_openai.replies import reply
 
 
 async def list_models(services: Services) -> Response[Any]:
     """All models, newest first."""
     records = await services.list()
-    return reply({"object": "list", "data": [_model(record, record.name.short) for record in records]})
+    return reply(ModelsReply(data=[_model(record, record.name.short) for record in records]))
 
 
 async def one_model(services: Services, name: str) -> Response[Any]:
@@ -29,10 +30,5 @@ async def one_model(services: Services, name: str) -> Response[Any]:
     return reply(_model(record, name))
 
 
-def _model(record: ModelRecord, name: str) -> dict[str, Any]:
-    return {
-        "id": name,
-        "object": "model",
-        "created": int(record.modified_at.timestamp()),
-        "owned_by": record.name.namespace,
-    }
+def _model(record: ModelRecord, name: str) -> ModelObject:
+    return ModelObject(id=name, created=int(record.modified_at.timestamp()), owned_by=record.name.namespace)

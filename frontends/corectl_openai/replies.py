@@ -13,7 +13,6 @@ from corectl.messages import Finish, Logprob, Notice, TokenLogprob
 from corectl.server.context import Clock, ContextFit, context_fit
 from corectl_openai.errors import JSON
 
-SSE = "text/event-stream"
 DONE = b"data: [DONE]\n\n"
 PING = b": nothing yet\n\n"
 """A comment, which clients pass over."""

@@ -14,6 +14,7 @@ from corectl.server.ranking import Document, Ranking, rank, read_documents
 from corectl.server.services import Services, require_name
 from corectl.server.watch import while_connected
 from corectl_openai.asked import load_options, read_keep_alive
+from corectl_openai.objects import InputUsage
 from corectl_openai.replies import new_id, reply
 from corectl_openai.schema import RerankRequest
 
@@ -26,14 +27,6 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
     document: Document | None = None
 
 
-class RerankUsage(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Tokens of all pairs. `dropped_tokens`, an addition of ours, is there if pairs were cut."""
-
-    prompt_tokens: int
-    total_tokens: int
-    dropped_tokens: int = 0
-
-
 class RerankReply(msgspec.Struct, kw_only=True):
     """`results` has the most relevant document first."""
 
@@ -41,7 +34,7 @@ class RerankReply(msgspec.Struct, kw_only=True):
     object: str = "list"
     model: str
     results: list[Result]
-    usage: RerankUsage
+    usage: InputUsage
 
 
 class AskedRerank(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +62,7 @@ async def rerank(request: AnyRequest, services: Services, asked: AskedRerank) ->
         )
         for item in ranking.best
     ]
-    usage = RerankUsage(prompt_tokens=tokens, total_tokens=tokens, dropped_tokens=dropped)
+    usage = InputUsage(prompt_tokens=tokens, total_tokens=tokens, dropped_tokens=dropped)
     return reply(RerankReply(id=new_id("rerank-"), model=body.model, results=results, usage=usage))
 
 

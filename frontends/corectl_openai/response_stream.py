@@ -9,15 +9,10 @@ from corectl.errors import CorectlError
 from corectl.messages import Delta, Event, Finish
 from corectl.server.whole import CallCollector, ToolCall
 from corectl_openai.replies import encode
-from corectl_openai.response import (
-    Item,
-    ResponseHead,
-    call_item,
-    item_id,
-    message_item,
-    reasoning_item,
-    text_part,
-)
+from corectl_openai.response import ResponseHead, call_item, item_id, message_item, reasoning_item
+from corectl_openai.response_objects import EVENTS, Item, OutputText, ReasoningItem, SummaryText
+
+Part = OutputText | SummaryText
 
 _TEXT, _THOUGHT = "response.output_text.delta", "response.reasoning_summary_text.delta"
 
@@ -51,13 +46,13 @@ class ResponseStream:
         begun = self._begin()
         empty = (
             b""
-            if self._open or any(item["type"] != "reasoning" for item in self._items)
+            if self._open or any(not isinstance(item, ReasoningItem) for item in self._items)
             else self._start(_TEXT)
         )
         closed = empty + self._close()
         response = self._head.ended(self._items, event)
         self._done(self._items)
-        return begun + closed + self._event(f"response.{response['status']}", response=response)
+        return begun + closed + self._event(f"response.{response.status}", response=response)
 
     def failed(self, error: CorectlError) -> bytes:
         return self._begin() + self._event("response.failed", response=self._head.failed(self._items, error))
@@ -71,7 +66,7 @@ class ResponseStream:
         )
 
     def _event(self, kind: str, **words: Any) -> bytes:
-        data = encode({"type": kind, "sequence_number": self._number, **words})
+        data = encode(EVENTS[kind](sequence_number=self._number, **words))
         self._number += 1
         return b"event: %s\ndata: %s\n\n" % (kind.encode(), data)
 
@@ -90,12 +85,12 @@ class ResponseStream:
         """Opens an item, and the part of it that pieces are for."""
         message = kind == _TEXT
         self._open, self._id, self._pieces = kind, item_id("msg" if message else "rs"), []
-        probabilities: Item = {"logprobs": []} if message else {}
+        probabilities: dict[str, Any] = {"logprobs": []} if message else {}
         same = encode({"type": kind, **self._where(), **probabilities})[:-1]
         self._piece = b"event: %s\ndata: %s" % (kind.encode(), same + b',"delta":')
-        item = message_item(self._id, "", "in_progress") if message else reasoning_item(self._id, "")
+        item: Item = message_item(self._id, "", "in_progress") if message else reasoning_item(self._id, "")
         added = self._event("response.output_item.added", output_index=len(self._items), item=item)
-        part = text_part("") if message else {"type": "summary_text", "text": ""}
+        part: Part = OutputText("") if message else SummaryText("")
         name = "response.content_part.added" if message else "response.reasoning_summary_part.added"
         return added + self._event(name, **self._where(), part=part)
 
@@ -105,12 +100,12 @@ class ResponseStream:
             return b""
         text, message = "".join(self._pieces), self._open == _TEXT
         kind = "response.output_text" if message else "response.reasoning_summary_text"
-        part = text_part(text) if message else {"type": "summary_text", "text": text}
+        part: Part = OutputText(text) if message else SummaryText(text)
         name = "response.content_part" if message else "response.reasoning_summary_part"
-        probabilities: Item = {"logprobs": []} if message else {}
+        probabilities: dict[str, Any] = {"logprobs": []} if message else {}
         done = self._event(f"{kind}.done", **self._where(), text=text, **probabilities)
         done += self._event(f"{name}.done", **self._where(), part=part)
-        item = message_item(self._id, text) if message else reasoning_item(self._id, text)
+        item: Item = message_item(self._id, text) if message else reasoning_item(self._id, text)
         self._open = ""
         return done + self._finished(item)
 
@@ -125,7 +120,7 @@ class ResponseStream:
                 self._event(
                     "response.function_call_arguments.done",
                     **where,
-                    name=item["name"],
+                    name=item.name,
                     arguments=call.arguments,
                 ),
                 self._finished(call_item(id, call, self._head.spaces)),

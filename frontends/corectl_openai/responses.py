@@ -27,6 +27,7 @@ from corectl.server.inference import (
     open_completion,
     settle,
 )
+from corectl.server.operation import SSE
 from corectl.server.services import Services, require_name
 from corectl.server.streaming import StreamedReply
 from corectl.server.whole import CallCollector
@@ -36,8 +37,9 @@ from corectl_openai.errors import WrongField
 from corectl_openai.images import addresses_of
 from corectl_openai.items import full_name, read_items, read_response_tools
 from corectl_openai.memory import NOTHING, Conversations, decoded, encoded, joined
-from corectl_openai.replies import PING, SSE, reply
-from corectl_openai.response import Item, ResponseHead, answer_of, items_of
+from corectl_openai.replies import PING, reply
+from corectl_openai.response import ResponseHead, answer_of, items_of
+from corectl_openai.response_objects import Item
 from corectl_openai.response_stream import ResponseStream
 from corectl_openai.schema import ResponsesRequest, SamplingRequest
 
@@ -154,7 +156,13 @@ def _format(value: Any) -> Grammar | None:
 def _choice(body: ResponsesRequest, tools: list[dict[str, Any]]) -> Any:
     choice = body.tool_choice
     if isinstance(choice, dict):
-        choice = {"function": {"name": full_name(choice) if isinstance(choice.get("name"), str) else None}}
+        choice = {
+            "function": {
+                "name": full_name(choice.get("name"), choice.get("namespace"))
+                if isinstance(choice.get("name"), str)
+                else None
+            }
+        }
     read = read_tool_choice(choice, tools)
     return type(read)(mode=read.mode, name=read.name, parallel=body.parallel_tool_calls)
 

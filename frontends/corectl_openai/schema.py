@@ -9,10 +9,49 @@ from typing import Annotated, Any
 
 import msgspec
 
+from corectl.server.fields import NEEDED, NOT_EMPTY, KeepAlive, among
 from corectl.server.ranking import Document
 
 MAX_CHOICES = 128
 
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "ultra", "max")
+
+
+def _shape(*schemas: dict[str, Any]) -> Any:
+    """What a value is that is read later, because its errors name a part of it."""
+    return msgspec.Meta(extra_json_schema=schemas[0] if len(schemas) == 1 else {"anyOf": [*schemas]})
+
+
+_TEXT, _NULL, _OBJECT = {"type": "string"}, {"type": "null"}, {"type": "object"}
+_TOKENS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}}
+_PARTS = {"type": "array", "items": {**_OBJECT, "required": ["type"]}}
+_FORMAT = _shape(
+    {
+        "properties": {"type": {"enum": ["text", "json_object", "json_schema"]}, "json_schema": _OBJECT},
+        "required": ["type"],
+    }
+)
+
+WireMessage = Annotated[
+    dict[str, Any],
+    _shape(
+        {
+            "properties": {
+                "role": _TEXT,
+                "content": {"anyOf": [_TEXT, _PARTS, _NULL]},
+                "tool_calls": {"type": "array", "items": _OBJECT},
+                "tool_call_id": _TEXT,
+                "name": _TEXT,
+                "reasoning": _TEXT,
+            },
+            "required": ["role", "content"],
+        }
+    ),
+]
+ToolChoice = Annotated[Any, _shape({"enum": ["auto", "none", "required"]}, _OBJECT, _NULL)]
+Inputs = Annotated[
+    Any, _shape(_TEXT, _TOKENS, {"type": "array", "items": {"anyOf": [_TEXT, _TOKENS]}}, _NULL)
+]
 Limit = Annotated[int, msgspec.Meta(ge=-(2**31) + 1, le=2**31 - 1)]
 Choices = Annotated[int, msgspec.Meta(ge=1, le=MAX_CHOICES)]
 Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
@@ -32,10 +71,10 @@ class NativeOptions(msgspec.Struct, frozen=True, kw_only=True):
 class ModelRequest(msgspec.Struct, kw_only=True):
     """What all requests for a model have in common. `num_ctx` is in tokens, and stands before that of `options`."""
 
-    model: str = ""
+    model: Annotated[str, NEEDED] = ""
     num_ctx: int | None = None
     options: NativeOptions = NativeOptions()
-    keep_alive: Any = None
+    keep_alive: KeepAlive = None
 
 
 class SamplingRequest(ModelRequest, kw_only=True):
@@ -55,19 +94,19 @@ class SamplingRequest(ModelRequest, kw_only=True):
 
 
 class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
-    effort: str | None = None
+    effort: Annotated[str | None, among(*EFFORTS)] = None
 
 
 class ChatRequest(SamplingRequest, kw_only=True):
     """The last four are of older or other models; they are refused, not passed over."""
 
-    messages: list[dict[str, Any]] = []
+    messages: Annotated[list[WireMessage], NEEDED, NOT_EMPTY] = []
     max_completion_tokens: Limit | None = None
-    response_format: dict[str, Any] | None = None
-    reasoning_effort: str | None = None
+    response_format: Annotated[dict[str, Any] | None, _FORMAT] = None
+    reasoning_effort: Annotated[str | None, among(*EFFORTS)] = None
     reasoning: Reasoning = Reasoning()
     tools: list[dict[str, Any]] = []
-    tool_choice: Any = None
+    tool_choice: ToolChoice = None
     parallel_tool_calls: bool = True
     logprobs: bool = False
     top_logprobs: int | None = None
@@ -80,7 +119,7 @@ class ChatRequest(SamplingRequest, kw_only=True):
 class CompletionRequest(SamplingRequest, kw_only=True):
     """`prompt` is a text, texts, tokens, or several lists of tokens; `logprobs` counts the alternatives."""
 
-    prompt: Any = None
+    prompt: Inputs = None
     suffix: str = ""
     echo: bool = False
     best_of: Choices | None = None
@@ -88,14 +127,14 @@ class CompletionRequest(SamplingRequest, kw_only=True):
 
 
 class ResponsesReasoning(msgspec.Struct, frozen=True, kw_only=True):
-    effort: str | None = None
+    effort: Annotated[str | None, among(*EFFORTS)] = None
     summary: str | None = None
 
 
 class ResponsesRequest(ModelRequest, kw_only=True):
     """`conversation` and `background` are refused: nothing is kept but the answers that `store` asks for."""
 
-    input: str | list[dict[str, Any]] = []
+    input: Annotated[str | list[dict[str, Any]], NEEDED] = []
     instructions: str | None = None
     stream: bool = False
     max_output_tokens: Limit | None = None
@@ -104,7 +143,7 @@ class ResponsesRequest(ModelRequest, kw_only=True):
     reasoning: ResponsesReasoning = ResponsesReasoning()
     text: dict[str, Any] = {}
     tools: list[dict[str, Any]] = []
-    tool_choice: Any = None
+    tool_choice: ToolChoice = None
     parallel_tool_calls: bool = True
     previous_response_id: str | None = None
     store: bool = True
@@ -118,21 +157,21 @@ class ResponsesRequest(ModelRequest, kw_only=True):
 class EmbeddingsRequest(ModelRequest, kw_only=True):
     """`input` is what `prompt` is in completions."""
 
-    input: Any = None
-    encoding_format: str = "float"
+    input: Annotated[Inputs, NEEDED] = None
+    encoding_format: Annotated[str, among("float", "base64")] = "float"
     dimensions: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
 
 
 class RerankRequest(ModelRequest, kw_only=True):
     """`top_n` is how many documents are wanted, without it all; `truncate` lets pairs that are too long be cut."""
 
-    query: str = ""
-    documents: list[str | Document] = []
+    query: Annotated[str, NEEDED] = ""
+    documents: Annotated[list[str | Document], NEEDED, NOT_EMPTY] = []
     top_n: Annotated[int, msgspec.Meta(ge=1)] | None = None
     return_documents: bool = False
     truncate: bool = True
 
 
 class TokenizeRequest(ModelRequest, kw_only=True):
-    prompt: str | None = None
+    prompt: Annotated[str | None, NEEDED] = None
     add_special_tokens: bool = True

@@ -6,9 +6,13 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
+import msgspec
+from msgspec import UNSET
+
 from corectl.messages import Delta, Event, Finish, Logprob
 from corectl.server.context import Clock
-from corectl_openai.replies import DONE, FINGERPRINT, Usage, encode, new_id, said_of, usage_of
+from corectl_openai.objects import TextChoice, TextCompletion, TextHead, TextLogprobs
+from corectl_openai.replies import DONE, Usage, encode, new_id, said_of, usage_of
 
 NO_USAGE = b',"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}'
 """What events before the last have in a stream that counts tokens, as clients know it."""
@@ -19,19 +23,15 @@ class TextReply:
 
     def __init__(self, model: str, created: int, clock: Clock, *, prompts: int, n: int) -> None:
         self.clock = clock
-        self._head = {
-            "id": new_id("cmpl-"),
-            "object": "text_completion",
-            "created": created,
-            "model": model,
-            "system_fingerprint": FINGERPRINT,
-        }
+        self._head = TextHead(id=new_id("cmpl-"), created=created, model=model)
         self._ends: list[list[Finish]] = [[] for _ in range(prompts)]
         self._left = prompts * n
         self._n = n
 
-    def object(self, choices: Sequence[dict[str, Any]], usage: Usage) -> dict[str, Any]:
-        return {**self._head, "choices": choices, "usage": usage}
+    def object(self, choices: list[TextChoice], usage: Usage, **said: Any) -> TextCompletion:
+        """The reply as a whole; `said` is what `corectl_openai.replies.said_of` gives."""
+        head = msgspec.structs.asdict(self._head)
+        return TextCompletion(**head, choices=choices, usage=usage, **said)
 
     def encoders(self, shown: Sequence[str], *, usage: bool) -> list[Callable[[Event], bytes]]:
         """What writes the events of each choice, which begins with what is `shown` for its prompt."""
@@ -86,18 +86,17 @@ class _Choice:
         return self._begin + encode(text) + rest
 
 
-def text_choice(index: int, delta: Delta, finish: Finish, *, logprobs: bool) -> dict[str, Any]:
-    found = {"logprobs": legacy_logprobs(delta.logprobs)} if logprobs else {}
-    return {"text": delta.text, "index": index, "finish_reason": finish.reason, **found}
+def text_choice(index: int, delta: Delta, finish: Finish, *, logprobs: bool) -> TextChoice:
+    found = legacy_logprobs(delta.logprobs) if logprobs else UNSET
+    return TextChoice(delta.text, index, finish.reason, found)
 
 
-def legacy_logprobs(found: Sequence[Logprob]) -> dict[str, Any]:
-    """Probabilities as this route has them; offsets count from the first of these tokens."""
+def legacy_logprobs(found: Sequence[Logprob]) -> TextLogprobs:
+    """Probabilities as this route has them."""
     tokens = [item.chosen.token for item in found]
-    offsets = [0, *accumulate(map(len, tokens))][:-1]
-    return {
-        "tokens": tokens,
-        "token_logprobs": [item.chosen.logprob for item in found],
-        "top_logprobs": [{top.token: top.logprob for top in item.top} for item in found],
-        "text_offset": offsets,
-    }
+    return TextLogprobs(
+        tokens=tokens,
+        token_logprobs=[item.chosen.logprob for item in found],
+        top_logprobs=[{top.token: top.logprob for top in item.top} for item in found],
+        text_offset=[0, *accumulate(map(len, tokens))][:-1],
+    )

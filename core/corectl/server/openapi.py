@@ -50,7 +50,9 @@ def declared(app: Litestar) -> dict[str, list[Declared]]:
     """What the routes of an application say of themselves, by frontends. Those that say nothing are left out."""
     found: dict[str, list[Declared]] = {}
     for route in app.routes:
-        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
+        if not isinstance(route, HTTPRoute):
+            continue
+        for handler in route.route_handlers:
             if isinstance(handler.opt.get("operation"), Operation):
                 found.setdefault(handler.opt["frontend"], []).extend(_declared(route, handler))
     return found
