@@ -45,6 +45,10 @@ def check(body: CountRequest) -> None:
         raise BadRequest("max_tokens is required and must be positive")
     if not body.messages:
         raise BadRequest("messages is required")
+    if body.mcp_servers:
+        raise BadRequest("mcp_servers: this server calls no others; the client has to")
+    if body.container is not None:
+        raise BadRequest("container: there are none here")
 
 
 def told(body: B) -> tuple[B, Told]:
@@ -72,14 +76,14 @@ def read(
         record,
         name=body.model,
         options=_options(body),
-        keep_alive=keep_alive_seconds(body.keep_alive),
+        keep_alive=_keep_alive(body),
         think=think,
         think_budget=budget,
         verb="chat",
         needs=chat_needs(messages, tools=bool(tools)),
     )
     fields = {
-        "grammar": _grammar(body.output_config),
+        "grammar": _grammar(body),
         "tool_choice": read_tool_choice(body.tool_choice, tools),
         "think_budget": -1 if budget is None else budget,
         "render_only": count,
@@ -87,6 +91,13 @@ def read(
     prompt = chat_prompt(services, settled, messages, tools)
     work = completion(services, settled, prompt, truncate=not count, fields=fields)
     return Asked(settled=settled, work=work, notices=notices)
+
+
+def _keep_alive(body: CountRequest) -> float | None:
+    try:
+        return keep_alive_seconds(body.keep_alive)
+    except BadRequest as exc:
+        raise BadRequest(f"keep_alive: {exc.message}") from exc
 
 
 def _options(body: CountRequest) -> dict[str, Any]:
@@ -128,13 +139,16 @@ def _effort(config: OutputConfig | None) -> Think:
     return _EFFORTS[config.effort]
 
 
-def _grammar(config: OutputConfig | None) -> Grammar | None:
+def _grammar(body: CountRequest) -> Grammar | None:
     """What the content must match."""
-    if config is None or config.format is None:
+    where, wanted = "output_config.format", body.output_config and body.output_config.format
+    if wanted is None:
+        where, wanted = "output_format", body.output_format
+    if wanted is None:
         return None
-    if config.format.type != "json_schema" or config.format.schema is None:
-        raise BadRequest("output_config.format must be of type json_schema, with a schema")
-    return Grammar(kind="schema", text=msgspec.json.encode(config.format.schema).decode())
+    if wanted.type != "json_schema" or wanted.schema is None:
+        raise BadRequest(f"{where} must be of type json_schema, with a schema")
+    return Grammar(kind="schema", text=msgspec.json.encode(wanted.schema).decode())
 
 
 def read_tools(tools: list[WireTool]) -> tuple[Tool, ...]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 from litestar import Response
 
 from corectl import trace
 from corectl.errors import Busy, CorectlError, NotSupported
 from corectl.server.body import AnyRequest
+
+_FORMAT = re.compile(r"^format(?=[.:\[])")
 
 _TYPES = {
     401: "authentication_error",
@@ -46,7 +50,9 @@ def request_id() -> str:
 def error_of(error: CorectlError) -> ErrorReply:
     """An error as an object of this protocol."""
     rest = "invalid_request_error" if 400 <= error.status < 500 else "api_error"
-    fault = Fault(_TYPES.get(error.status, rest), error.message, Details(error.code))
+    # What the core calls the schema of an output.
+    message = _FORMAT.sub("output_config.format.schema", error.message)
+    fault = Fault(_TYPES.get(error.status, rest), message, Details(error.code))
     return ErrorReply(fault, request_id())
 
 

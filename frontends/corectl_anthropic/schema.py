@@ -114,7 +114,10 @@ class OutputConfig(msgspec.Struct):
 
 
 class CountRequest(msgspec.Struct, kw_only=True):
-    """What is counted, and what both requests have in common. `num_ctx` and `keep_alive` are additions of ours."""
+    """What is counted, and what both requests have in common. `num_ctx` and `keep_alive` are additions of ours.
+
+    `output_format` is what `output_config.format` was called before. The last two are refused, not passed over.
+    """
 
     model: Annotated[str, NEEDED] = ""
     messages: Annotated[list[WireMessage], NEEDED, NOT_EMPTY] = []
@@ -123,8 +126,11 @@ class CountRequest(msgspec.Struct, kw_only=True):
     tool_choice: WireToolChoice | None = None
     thinking: WireThinking | None = None
     output_config: OutputConfig | None = None
+    output_format: WireFormat | None = None
     num_ctx: Count | None = None
     keep_alive: KeepAlive = None
+    mcp_servers: list[Any] = []
+    container: Any = None
 
 
 class MessagesRequest(CountRequest, kw_only=True):

@@ -150,6 +150,20 @@ def test_options_of_the_request(own: Server) -> None:
     assert "effort" in refused(own, model=AGENT, output_config={"effort": "utmost"})["message"]
 
 
+def test_a_schema_is_enforced_by_both_its_names(own: Server) -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"]}
+    wanted = {"type": "json_schema", "schema": {**schema, "additionalProperties": False}}
+    fields: list[dict[str, Any]] = [{"output_config": {"format": wanted}}, {"output_format": wanted}]
+    for field in fields:
+        message = ask(own, max_tokens=64, **field)
+        assert json.loads(message["content"][0]["text"]) in ({"a": 1}, {"a": 2})
+        assert (message["stop_reason"], message["stop_sequence"]) == ("end_turn", None)
+    bad = {"format": {"type": "json_schema", "schema": {"type": "zebra"}}}
+    assert refused(own, output_config=bad)["message"].startswith("output_config.format.schema.type: ")
+    assert refused(own, output_format={"type": "text"})["message"].startswith("output_format must be")
+    assert refused(own, keep_alive="long")["message"].startswith("keep_alive: ")
+
+
 def test_the_context_may_be_chosen(own: Server) -> None:
     assert ask(own, num_ctx=512)["context_fit"]["num_ctx"] == 512
     reply = post(own, headers={"x-corectl-num-ctx": "512"})

@@ -163,7 +163,11 @@ def test_what_is_checked_first() -> None:
     assert why() == "model is required"
     assert why(model="m") == why(model="m", max_tokens=-1) == "max_tokens is required and must be positive"
     assert why(model="m", max_tokens=1) == why(model="m", max_tokens=1, messages=[]) == "messages is required"
-    check(CountRequest(model="m", messages=request(messages=[{"role": "user", "content": ""}]).messages))
+    good = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": ""}]}
+    assert why(**good, mcp_servers=[{"name": "x"}]).startswith("mcp_servers:")
+    assert why(**good, container="c").startswith("container:")
+    check(request(**good, mcp_servers=[]))
+    check(CountRequest(model="m", messages=request(**good).messages))
 
 
 @pytest.mark.parametrize(
@@ -233,6 +237,12 @@ def test_choices_that_cannot_be_made(choice: Any, named: str) -> None:
         read_tool_choice(body.tool_choice, read_tools(body.tools))
     with pytest.raises(BadRequest, match="tool_choice"):
         read_tool_choice(request(tool_choice={"type": "any"}).tool_choice, ())
+
+
+def test_what_is_wrong_with_a_schema_is_named_as_clients_know_it() -> None:
+    shown = error_of(BadRequest("format.properties.a: must be an object")).error.message
+    assert shown == "output_config.format.schema.properties.a: must be an object"
+    assert error_of(BadRequest("formats differ")).error.message == "formats differ"
 
 
 def test_errors_have_types_by_their_status() -> None:
