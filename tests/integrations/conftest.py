@@ -12,7 +12,7 @@ from tests.conftest import Server
 from tests.integrations import network
 from tests.integrations.installing import Installer
 from tests.integrations.kit import Client
-from tests.integrations.loop import create_loop
+from tests.integrations.loop import THINKER, create_loop
 
 HERE = Path(__file__).parent
 
@@ -45,9 +45,10 @@ def installer(machine: Machine) -> Installer:
 
 @pytest.fixture(scope="session")
 def loop_server(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that knows the model of these tests."""
+    """A server that knows the models of these tests."""
     running = Server(tmp_path_factory.mktemp("clients"), CORECTL_LOG_FORMAT="json")
     create_loop(running)
+    create_loop(running, THINKER, thinks=True)
     yield running
     assert running.stop() == 0, running.log
 

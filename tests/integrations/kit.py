@@ -17,6 +17,7 @@ or, where the project is installed, `pytest -m integrations tests/integrations/t
 
 - **The model** is `client.model`, see `tests/integrations/loop.py`: it calls the first tool of `TOOLS` that a request
   declares, once, and with a result of it says `DONE`. A client whose tool is not in that table gets a line there.
+  `THINKER` does the same, and thinks before.
 - **The network** is loopback alone, for server, client and test (`tests/integrations/network.py`), where the machine
   permits that: `client.offline` says so. `installer` fetches with a process that has stayed outside.
 - **The environment** of a client has nothing of the caller's but a locale: `HOME` is `client.home`, it works in
@@ -159,6 +160,10 @@ class Client:
         wrong = [one for one in self.requests() if one.status >= 400 and one.route not in refused]
         assert not wrong, self._told()
         assert not [line for line in self._log() if line["level"] in ("ERROR", "CRITICAL")], self._told()
+
+    def context(self, model: str) -> int:
+        """How long the context is that a model was loaded with, in tokens."""
+        return next(int(entry["context_length"]) for entry in self.server.ps() if entry["name"] == model)
 
     def keep(self, name: str, version: str, *, page: str) -> None:
         """Writes down that a client has passed, and on which routes; `page` of docs/integrations is about it.

@@ -15,6 +15,8 @@ from tests.frontends.conftest import create
 
 LOOP = "clientloop"
 FULL_NAME = f"{LOOP}:latest"
+THINKER = "clientthinks:latest"
+"""One that thinks before it speaks or calls."""
 DONE = "Hello there, all is done."
 
 SAID = "said.txt"
@@ -40,22 +42,25 @@ TOOLS: dict[str, dict[str, Any]] = {
 }
 """What each known tool is called with."""
 
+_THOUGHT = "<think>\nWhat is to be done?\n</think>\n\n"
 _ASKED = "<|im_start|>user\nWhat do you do?<|im_end|>\n<|im_start|>assistant\n"
 
 
-def template(tools: dict[str, dict[str, Any]]) -> str:
+def template(tools: dict[str, dict[str, Any]], *, thinks: bool = False) -> str:
     """A template that has the model call one of these tools, the first that is declared, and then say `DONE`."""
+    thought = _THOUGHT if thinks else ""
     choices = "".join(
         f'{{{{- if and (not $call) (eq .Function.Name "{name}") }}}}'
         f"{{{{ $call = {_quoted(json.dumps({'name': name, 'arguments': arguments}))} }}}}{{{{ end }}}}"
         for name, arguments in tools.items()
     )
-    call = f"{_ASKED}<tool_call>\n{{{{ $call }}}}\n</tool_call><|im_end|>\n"
-    text = f"{_ASKED}{DONE}<|im_end|>\n"
+    call = f"{_ASKED}{thought}<tool_call>\n{{{{ $call }}}}\n</tool_call><|im_end|>\n"
+    text = f"{_ASKED}{thought}{DONE}<|im_end|>\n"
     return (
         '{{- $answered := false }}{{- $call := "" }}'
         "{{- range .Messages }}{{ range .ToolCalls }}{{ end }}"
-        '{{- if eq .Role "tool" }}{{ $answered = true }}{{ end }}{{ end }}'
+        + ("{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}" if thinks else "")
+        + '{{- if eq .Role "tool" }}{{ $answered = true }}{{ end }}{{ end }}'
         "{{- range .Tools }}" + choices + "{{- end }}"
         "{{- if and $call (not $answered) }}" + 3 * call + "{{- else }}" + 3 * text + "{{- end }}" + _ASKED
     )
@@ -66,6 +71,9 @@ def _quoted(text: str) -> str:
     return json.dumps(text)
 
 
-def create_loop(server: Server, name: str = LOOP, tools: dict[str, dict[str, Any]] = TOOLS) -> None:
+def create_loop(
+    server: Server, name: str = LOOP, tools: dict[str, dict[str, Any]] = TOOLS, *, thinks: bool = False
+) -> None:
     """Gives a server such a model. It is greedy whatever the request says of the temperature."""
-    create(server, name, **{"from": MODEL}, template=template(tools), parameters={"top_k": 1})
+    made = template(tools, thinks=thinks)
+    create(server, name, **{"from": MODEL}, template=made, parameters={"top_k": 1})

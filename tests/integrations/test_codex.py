@@ -12,7 +12,7 @@ from tests.frontends.conftest import delete, names, post
 from tests.integrations.conftest import Machine
 from tests.integrations.installing import Installer
 from tests.integrations.kit import Client
-from tests.integrations.loop import DONE, create_loop
+from tests.integrations.loop import DONE, FULL_NAME, THINKER, create_loop
 from tests.registry.certificates import Authority
 from tests.registry.docker import DockerRegistry
 from tests.registry.host import Host, forward
@@ -31,11 +31,12 @@ enabled = false
 ASKED = ("codex", "exec", "--skip-git-repo-check", "--sandbox", "danger-full-access", "Run echo hi.")
 
 
-def test_a_provider_walks_the_loop(installer: Installer, client: Client) -> None:
+@pytest.mark.parametrize("model", [FULL_NAME, THINKER])
+def test_a_provider_walks_the_loop(installer: Installer, client: Client, model: str) -> None:
     package = installer.npm(PACKAGE)
     settings(
         client,
-        f'model = "{client.model}"\nmodel_provider = "corectl"\n{QUIET}\n'
+        f'model = "{model}"\nmodel_provider = "corectl"\n{QUIET}\n'
         f'[model_providers.corectl]\nname = "corectl"\nbase_url = "{client.url}/v1"\n',
     )
     output = client.run(package, *ASKED)
@@ -43,10 +44,11 @@ def test_a_provider_walks_the_loop(installer: Installer, client: Client) -> None
     client.keep("Codex, a provider", package.version, page="codex")
 
 
-def test_oss_walks_the_loop(installer: Installer, client: Client) -> None:
+@pytest.mark.parametrize("model", [FULL_NAME, THINKER])
+def test_oss_walks_the_loop(installer: Installer, client: Client, model: str) -> None:
     package = installer.npm(PACKAGE)
     settings(client, QUIET)
-    command = (*ASKED, "--oss", "--local-provider", "ollama", "--model", client.model)
+    command = (*ASKED, "--oss", "--local-provider", "ollama", "--model", model)
     output = client.run(package, *command, CODEX_OSS_BASE_URL=f"{client.url}/v1")
     client.walked(output, calls=2)
     client.keep("Codex, --oss", package.version, page="codex")

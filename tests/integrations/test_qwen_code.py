@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.integrations.installing import Installer
 from tests.integrations.kit import Client
+from tests.integrations.loop import FULL_NAME, THINKER
 
 
-def test_it_walks_the_loop(installer: Installer, client: Client) -> None:
+@pytest.mark.parametrize("model", [FULL_NAME, THINKER])
+def test_it_walks_the_loop(installer: Installer, client: Client, model: str) -> None:
     package = installer.npm("@qwen-code/qwen-code@0.24.4")
     settings = {
         "privacy": {"usageStatisticsEnabled": False},
@@ -24,7 +28,7 @@ def test_it_walks_the_loop(installer: Installer, client: Client) -> None:
         *("qwen", "--approval-mode", "yolo", "-p", "Run echo hi."),
         OPENAI_BASE_URL=f"{client.url}/v1",
         OPENAI_API_KEY="corectl",
-        OPENAI_MODEL=client.model,
+        OPENAI_MODEL=model,
     )
     client.walked(output, calls=2)
     client.keep("Qwen Code", package.version, page="qwen-code")
