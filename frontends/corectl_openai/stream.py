@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from corectl.messages import Delta, Event, Finish, Logprob
+from corectl.messages import Delta, Event, Finish, Logprob, ToolCallDelta
 from corectl.server.context import Clock
-from corectl.server.whole import CallCollector, ToolCall
-from corectl_openai.replies import DONE, FINGERPRINT, encode, new_id, said_of, usage_of, wire_logprobs
+from corectl.server.whole import ToolCall, one_line
+from corectl_openai.objects import CallPiece, ChatHead, ChatLogprobs, FunctionPiece, WireCall, WireFunction
+from corectl_openai.replies import DONE, encode, new_id, said_of, usage_of, wire_logprobs
 
 _UNENDED = b'},"finish_reason":null}]}\n\n'
 _EMPTY = b'"content":""'
@@ -18,13 +18,7 @@ class ChatStream:
     """One reply. Its choices end in any order; the last to end also ends the reply."""
 
     def __init__(self, model: str, created: int, clock: Clock, *, choices: int, usage: bool) -> None:
-        head = {
-            "id": new_id("chatcmpl-"),
-            "object": "chat.completion.chunk",
-            "created": created,
-            "model": model,
-            "system_fingerprint": FINGERPRINT,
-        }
+        head = ChatHead(id=new_id("chatcmpl-"), created=created, model=model)
         self._clock = clock
         self._usage = usage
         self._ends: list[Finish] = []
@@ -48,18 +42,17 @@ class ChatStream:
 
 
 class ChoiceStream:
-    """One choice: the role comes with its first piece, each call whole, its end by itself."""
+    """One choice: the role comes with its first piece, calls in pieces, its end by itself."""
 
     def __init__(self, reply: ChatStream, index: int) -> None:
         self._reply = reply
-        self._calls = CallCollector()
         self._called = False
         self._begin = b'%s,"choices":[{"index":%d,"delta":{' % (reply.head, index)
         self._content = self._begin + b'"content":'
         self._role = b'"role":"assistant",'
 
     def encode(self, event: Event) -> bytes:
-        """The bytes for an event; none for one that shows nothing yet, such as the beginning of a call."""
+        """The bytes for an event; none for one that shows nothing, such as the end of a call."""
         if type(event) is Delta:
             if self._role or event.thinking or event.tool_calls or event.logprobs:
                 return self._parts(event)
@@ -69,15 +62,15 @@ class ChoiceStream:
 
     def _parts(self, delta: Delta) -> bytes:
         """An event for each kind of output; probabilities go with the first."""
-        calls = self._calls.take(delta.tool_calls)
+        calls = wire_pieces(delta.tool_calls)
+        self._called = self._called or any(piece.done for piece in delta.tool_calls)
         parts = []
         if delta.thinking:
             parts.append(b'"content":"","reasoning":' + encode(delta.thinking))
         if delta.text:
             parts.append(b'"content":' + encode(delta.text))
         if calls:
-            self._called = True
-            parts.append(b'"content":"","tool_calls":' + encode(wire_calls(calls)))
+            parts.append(b'"content":"","tool_calls":' + encode(calls))
         if delta.logprobs and not parts:
             parts.append(_EMPTY)
         events = [self._begin + self._first() + part + _UNENDED for part in parts]
@@ -98,18 +91,27 @@ class ChoiceStream:
 
 
 def _with_logprobs(found: Sequence[Logprob]) -> bytes:
-    return b'},"finish_reason":null,"logprobs":{"content":%s}}]}\n\n' % encode(wire_logprobs(found))
+    return b'},"finish_reason":null,"logprobs":%s}]}\n\n' % encode(ChatLogprobs(wire_logprobs(found)))
 
 
-def wire_calls(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
-    """Calls as this protocol has them: their arguments are a text, as the model wrote it."""
+def wire_pieces(pieces: Sequence[ToolCallDelta]) -> list[CallPiece]:
+    """What of calls has come at once, as this protocol has it: the first piece of each has its id and its name."""
+    found: dict[int, CallPiece] = {}
+    for piece in pieces:
+        arguments = one_line(piece.arguments)
+        if piece.name:
+            function = FunctionPiece(name=piece.name, arguments=arguments)
+            found[piece.index] = CallPiece(id=piece.id, index=piece.index, type="function", function=function)
+        elif piece.index in found:
+            found[piece.index].function.arguments += arguments
+        elif arguments:
+            found[piece.index] = CallPiece(index=piece.index, function=FunctionPiece(arguments=arguments))
+    return list(found.values())
+
+
+def wire_calls(calls: Sequence[ToolCall]) -> list[WireCall]:
     return [
-        {
-            "id": call.id,
-            "index": call.index,
-            "type": "function",
-            "function": {"name": call.name, "arguments": call.arguments},
-        }
+        WireCall(id=call.id, index=call.index, function=WireFunction(call.name, call.arguments))
         for call in calls
     ]
 

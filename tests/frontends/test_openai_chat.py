@@ -188,14 +188,16 @@ def test_a_call_that_is_required_and_its_answer(shop: Server, tooled: str) -> No
     assert "tool_calls" not in again["choices"][0]["message"]
 
 
-def test_calls_are_streamed_whole(shop: Server, tooled: str) -> None:
+def test_calls_are_streamed_as_they_are_written(shop: Server, tooled: str) -> None:
     body = {"model": tooled, "tools": [WEATHER], "max_tokens": 64}
     named = {"type": "function", "function": {"name": "get_weather"}}
     chunks = chat_events(shop, tool_choice=named, parallel_tool_calls=False, **body)
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     calls = [call for delta in deltas for call in delta.get("tool_calls", [])]
-    assert len(calls) == 1
-    assert json.loads(calls[0]["function"]["arguments"])["city"] in ("Paris", "Rome")
+    assert calls[0]["function"]["name"] == "get_weather" and calls[0]["id"].startswith("call_")
+    assert len(calls) > 1 and all(call.keys() == {"index", "function"} for call in calls[1:])
+    arguments = "".join(call["function"]["arguments"] for call in calls)
+    assert json.loads(arguments)["city"] in ("Paris", "Rome")
     assert deltas[0]["role"] == "assistant"
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 

@@ -97,14 +97,42 @@ def test_thoughts_text_and_calls_come_in_chunks_of_their_own() -> None:
     assert end["choices"][0]["finish_reason"] == "tool_calls" and done == "[DONE]"
 
 
-def test_pieces_of_a_call_are_held_until_it_is_complete() -> None:
+def pieces(*calls: ToolCallDelta) -> Delta:
+    return Delta("", (), "", calls)
+
+
+def test_calls_come_as_they_are_written() -> None:
+    first, second = ToolCallDelta(0, "call_1", "f"), ToolCallDelta(1, "call_2", "g", "{}")
+    rest = ToolCallDelta(0, arguments="1}\n"), ToolCallDelta(0, done=True)
+    middle = ToolCallDelta(0, arguments='{"a":')
+    *shown, end = deltas(stream(), pieces(first), pieces(middle), pieces(*rest, second), finish())
+    assert end == {}
+    assert [delta.pop("content") for delta in shown] == ["", "", ""] and shown[0].pop("role") == "assistant"
+    function = {"name": "f", "arguments": ""}
+    assert [delta["tool_calls"] for delta in shown] == [
+        [{"id": "call_1", "index": 0, "type": "function", "function": function}],
+        [{"index": 0, "function": {"arguments": '{"a":'}}],
+        [
+            {"index": 0, "function": {"arguments": "1} "}},
+            {"id": "call_2", "index": 1, "type": "function", "function": {"name": "g", "arguments": "{}"}},
+        ],
+    ]
+    assert stream().choices[0].encode(pieces(ToolCallDelta(0, done=True))) == b"", "an end shows nothing"
+
+
+@pytest.mark.parametrize(
+    ("done", "reason", "shown"),
+    [
+        (True, "stop", "tool_calls"),
+        (True, "length", "length"),
+        (False, "length", "length"),
+        (False, "stop", "stop"),
+    ],
+)
+def test_only_calls_that_are_complete_are_a_reason_to_end(done: bool, reason: str, shown: str) -> None:
     reply = stream().choices[0]
-    assert reply.encode(Delta("", (), "", (ToolCallDelta(0, "call_1", "f"),))) == b""
-    assert reply.encode(Delta("", (), "", (ToolCallDelta(0, arguments='{"a":'),))) == b""
-    assert b'{\\"a\\":1}' in reply.encode(Delta("", (), "", (ToolCallDelta(0, arguments="1}", done=True),)))
-    cut = stream()
-    opened = Delta("", (), "", (ToolCallDelta(0, "call_1", "f"),))
-    assert all("tool_calls" not in delta for delta in deltas(cut, opened, finish("length")))
+    reply.encode(pieces(ToolCallDelta(0, "call_1", "f", '{"a":', done)))
+    assert chunks(reply.encode(finish(reason)))[0]["choices"][0]["finish_reason"] == shown
 
 
 def test_the_last_choice_to_end_ends_the_reply() -> None:
@@ -190,5 +218,5 @@ def test_errors_speak_of_what_the_client_has_sent() -> None:
 
 def test_offsets_of_a_long_text_are_counted_in_one_go() -> None:
     found = [Logprob(TokenLogprob("ab", -0.5, b"ab"), ())] * 100_000
-    assert legacy_logprobs(found)["text_offset"] == list(range(0, 200_000, 2))
-    assert legacy_logprobs([])["text_offset"] == []
+    assert legacy_logprobs(found).text_offset == list(range(0, 200_000, 2))
+    assert legacy_logprobs([]).text_offset == []

@@ -22,6 +22,11 @@ class ToolCall(msgspec.Struct, frozen=True):
     arguments: str
 
 
+def one_line(arguments: str) -> str:
+    """JSON, or a piece of it, on one line, as lines of a stream are. Within JSON strings no line can end."""
+    return arguments.translate(_ONE_LINE)
+
+
 class CallCollector:
     """Puts one reply's calls together. One that is never done is no call: its text comes as content."""
 
@@ -39,9 +44,7 @@ class CallCollector:
             self._open[piece.index] = call
             if piece.done:
                 del self._open[piece.index]
-                # A line of a stream is one line. Within JSON strings no line can end.
-                arguments = call.arguments.translate(_ONE_LINE)
-                complete.append(ToolCall(call.index, call.id, call.name, arguments))
+                complete.append(ToolCall(call.index, call.id, call.name, one_line(call.arguments)))
         return complete
 
 
