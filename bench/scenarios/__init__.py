@@ -8,6 +8,7 @@ from bench.scenarios import (
     company,
     first_token,
     open_streams,
+    protocols,
     remote,
     reuse,
     server_cpu,
@@ -23,6 +24,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     first_token.SCENARIO,
     cold_load.SCENARIO,
     server_cpu.SCENARIO,
+    protocols.SCENARIO,
     open_streams.SCENARIO,
     remote.SCENARIO,
 )

@@ -9,7 +9,7 @@ from bench.kit import Figures, Kit, Measured, Scenario, interleave
 from bench.scenarios.throughput import rate
 from bench.served import BenchServer
 from bench.weights import MODEL, Weights, install, story
-from bench.wire import NativeForm, Reply, stream
+from bench.wire import Form, NativeForm, Reply, stream
 
 STREAMS = (1, 8, 32)
 CONTEXT = 1024
@@ -17,7 +17,9 @@ TOKENS = 256
 """Fewer cost too little beside the request itself to be told from it."""
 
 
-def _measure(server: BenchServer, form: NativeForm, streams: int, tokens: int) -> Callable[[int], Figures]:
+def cpu_per_token(server: BenchServer, form: Form, streams: int, tokens: int) -> Callable[[int], Figures]:
+    """What measures a round: so many streams at once, of so many tokens each."""
+
     def ask(number: int, tokens: int) -> tuple[float, list[Reply]]:
         prompts = [story("cpu", tokens, number, stream) for stream in range(streams)]
         with ThreadPoolExecutor(streams) as pool:
@@ -49,7 +51,7 @@ def _run(kit: Kit, weights: Weights) -> Measured:
         return interleave(
             kit.rounds,
             {
-                f"{streams} at once": _measure(server, form, streams, max(kit.tokens, TOKENS))
+                f"{streams} at once": cpu_per_token(server, form, streams, max(kit.tokens, TOKENS))
                 for streams in STREAMS
             },
         )
