@@ -5,6 +5,7 @@ import { z } from "zod";
 
 const [baseURL, model, embedder] = process.argv.slice(2);
 const ollama = createOllama({ baseURL });
+const chat = ollama(model, { options: { num_ctx: 1024 } });
 const asked = [];
 const tools = {
   get_weather: tool({
@@ -16,14 +17,14 @@ const tools = {
     },
   }),
 };
-const question = { model: ollama(model), tools, stopWhen: stepCountIs(3), prompt: "How is the weather?" };
+const question = { model: chat, tools, stopWhen: stepCountIs(3), prompt: "How is the weather?" };
 
 const whole = await generateText(question);
 const streamed = streamText(question);
 const parts = [];
 for await (const part of streamed.fullStream) parts.push(part.type);
 
-const plain = { model: ollama(model), prompt: "Say hi.", maxOutputTokens: 8 };
+const plain = { model: chat, prompt: "Say hi.", maxOutputTokens: 8 };
 const object = await generateObject({ ...plain, maxOutputTokens: 64, schema: z.object({ sunny: z.boolean() }) });
 const vectors = await embedMany({ model: ollama.embedding(embedder), values: ["sun", "rain"] });
 

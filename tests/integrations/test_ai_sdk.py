@@ -48,5 +48,6 @@ def test_it_walks_the_loop_and_asks_the_rest(installer: Installer, client: Clien
     assert list(seen["object"]) == ["sunny"] and isinstance(seen["object"]["sunny"], bool)
     assert seen["lengths"] == [64, 64]
     assert seen["missing"] == {"status": 404, "message": "model 'absent' not found"}
+    assert 1024 in client.contexts()
     client.served(calls=6, refused=["POST /api/chat"])
     client.keep("Vercel AI SDK", package.version, page="vercel-ai-sdk")

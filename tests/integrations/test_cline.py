@@ -8,11 +8,13 @@ import pytest
 
 from tests.integrations.installing import Installer
 from tests.integrations.kit import Client
-from tests.integrations.loop import DONE
+from tests.integrations.loop import DONE, FULL_NAME, THINKER
+
+CONTEXT = 6144
 
 
-def set_up(client: Client, address: str) -> None:
-    ollama = {"provider": "ollama", "model": client.model, "baseUrl": address}
+def set_up(client: Client, model: str, address: str) -> None:
+    ollama = {"provider": "ollama", "model": model, "baseUrl": address, "contextWindow": CONTEXT}
     entry = {"settings": ollama, "updatedAt": "2026-01-01T00:00:00.000Z", "tokenSource": "manual"}
     providers = {"version": 1, "lastUsedProvider": "ollama", "providers": {"ollama": entry}}
     data = client.home / ".cline/data"
@@ -21,14 +23,15 @@ def set_up(client: Client, address: str) -> None:
     (data / "globalState.json").write_text('{"telemetrySetting": "disabled"}')
 
 
-@pytest.mark.parametrize("end", ["/v1", ""])
-def test_it_walks_the_loop(installer: Installer, client: Client, end: str) -> None:
+@pytest.mark.parametrize(("model", "end"), [(THINKER, "/v1"), (FULL_NAME, "")])
+def test_it_walks_the_loop(installer: Installer, client: Client, model: str, end: str) -> None:
     package = installer.npm("cline@3.0.65")
-    set_up(client, client.url + end)
+    set_up(client, model, client.url + end)
     output = client.run(package, "cline", "--json", "Run echo hi.")
     client.walked(output, calls=2)
     result = json.loads(output.splitlines()[-1])
     assert result["finishReason"] == "completed" and result["text"] == DONE
     assert result["usage"]["inputTokens"] > 0 and result["usage"]["outputTokens"] > 0
+    assert CONTEXT in client.contexts()
     assert "POST /api/chat" in {request.route for request in client.requests()}
     client.keep("Cline", package.version, page="cline")

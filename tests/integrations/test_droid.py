@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import json
 
-from tests.integrations.installing import Installer
+from tests.integrations.installing import Installed, Installer
 from tests.integrations.kit import Client
-from tests.integrations.loop import DONE
+from tests.integrations.loop import DONE, THINKER
+
+PACKAGE = "droid@0.215.0"
+
+
+def walk(package: Installed, client: Client, model: str) -> None:
+    output = client.run(
+        package,
+        *("droid", "exec", "--model", model, "--auto", "low", "--output-format", "json", "Run echo hi."),
+        FACTORY_DROID_AUTO_UPDATE_ENABLED="0",
+    )
+    client.walked(output, calls=2)
+    result = json.loads(output.splitlines()[-1])
+    assert result["is_error"] is False and result["num_turns"] == 2 and result["result"] == DONE
 
 
 def test_it_walks_the_loop(installer: Installer, client: Client) -> None:
-    package = installer.npm("droid@0.215.0")
+    package = installer.npm(PACKAGE)
     model = {
         "displayName": "local",
         "model": client.model,
@@ -18,26 +31,26 @@ def test_it_walks_the_loop(installer: Installer, client: Client) -> None:
         "apiKey": "corectl",
         "provider": "generic-chat-completion-api",
         "maxOutputTokens": 32000,
+        "extraArgs": {"num_ctx": 3072},
     }
     settings = client.home / ".factory/settings.json"
     settings.parent.mkdir()
     settings.write_text(json.dumps({"customModels": [model]}))
-    output = client.run(
-        package,
-        *(
-            "droid",
-            "exec",
-            "--model",
-            "custom:local-0",
-            "--auto",
-            "low",
-            "--output-format",
-            "json",
-            "Run echo hi.",
-        ),
-        FACTORY_DROID_AUTO_UPDATE_ENABLED="0",
-    )
-    client.walked(output, calls=2)
-    result = json.loads(output.splitlines()[-1])
-    assert result["is_error"] is False and result["num_turns"] == 2 and result["result"] == DONE
+    walk(package, client, "custom:local-0")
+    assert 3072 in client.contexts()
     client.keep("Droid", package.version, page="droid")
+
+
+def test_its_older_settings_are_heard_too(installer: Installer, client: Client) -> None:
+    model = {
+        "model_display_name": "local",
+        "model": THINKER,
+        "base_url": f"{client.url}/v1/",
+        "api_key": "corectl",
+        "provider": "generic-chat-completion-api",
+        "max_tokens": 32000,
+    }
+    settings = client.home / ".factory/config.json"
+    settings.parent.mkdir()
+    settings.write_text(json.dumps({"custom_models": [model]}))
+    walk(installer.npm(PACKAGE), client, "custom:local-0")
