@@ -10,7 +10,7 @@ import msgspec
 from litestar import Response
 from msgspec import UNSET
 
-from corectl.messages import Completion, Delta, Finish, Message, Think
+from corectl.messages import Completion, Delta, Finish, Message, Think, Tool
 from corectl.model.record import ModelRecord
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock, context_headers
@@ -47,6 +47,7 @@ class AskedChat(msgspec.Struct, frozen=True, kw_only=True):
     body: ChatRequest
     messages: list[Message]
     urls: dict[str, str]
+    tools: tuple[Tool, ...]
     fields: dict[str, Any]
 
 
@@ -61,8 +62,13 @@ def read_chat(body: ChatRequest) -> AskedChat:
         "logprobs": body.logprobs,
         "top_logprobs": read_top_logprobs(body),
     }
-    urls = addresses_of(body.messages, "messages", "content")
-    return AskedChat(body=body, messages=messages, urls=urls, fields=fields)
+    return AskedChat(
+        body=body,
+        messages=messages,
+        urls=addresses_of(body.messages, "messages", "content"),
+        tools=read_tools(body.tools),
+        fields=fields,
+    )
 
 
 async def chat(request: AnyRequest, services: Services, asked: AskedChat) -> Response[Any]:
@@ -76,7 +82,7 @@ async def chat(request: AnyRequest, services: Services, asked: AskedChat) -> Res
     def read() -> tuple[Settled, Completion]:
         """All that reads files in one go: each way to a worker thread and back takes longer than the reading."""
         settled = _settled(services, record, body, options, messages)
-        prompt = chat_prompt(services, settled, messages, read_tools(body.tools))
+        prompt = chat_prompt(services, settled, messages, asked.tools)
         return settled, completion(services, settled, prompt, fields=asked.fields)
 
     settled, work = await services.reading(record, read)

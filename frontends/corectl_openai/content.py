@@ -39,7 +39,8 @@ def _message(wire: dict[str, Any], where: str, tools: dict[str, str]) -> Message
     if not role:
         raise WrongField(f"{where}.role", f"{where}.role is required", "missing_required_parameter")
     calls = _tool_calls(wire.get("tool_calls"), f"{where}.tool_calls", tools)
-    text, images = read_content(wire.get("content"), f"{where}.content", optional=bool(calls))
+    content = wire.get("refusal") if wire.get("content") is None else wire["content"]
+    text, images = read_content(content, f"{where}.content", optional=bool(calls))
     call_id, name = _text(wire, "tool_call_id", where), _text(wire, "name", where)
     answers = role in ("tool", "function")
     return Message(
@@ -80,7 +81,7 @@ def read_content(content: Any, where: str, *, optional: bool = False) -> tuple[s
 
 def _part(part: Any, where: str, texts: list[str], images: list[str]) -> None:
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind in ("text", "input_text", "output_text", "refusal"):
+    if kind in ("text", "input_text", "output_text", "summary_text", "refusal"):
         key = "refusal" if kind == "refusal" else "text"
         text = part.get(key)
         if not isinstance(text, str):

@@ -53,6 +53,8 @@ def read_embeddings(body: EmbeddingsRequest) -> AskedEmbeddings:
 
 async def embeddings(request: AnyRequest, services: Services, asked: AskedEmbeddings) -> Response[Any]:
     vectors = await while_connected(request, _vectors(request, services, asked.body, asked.inputs))
+    if asked.body.dimensions > vectors.size:
+        raise WrongField("dimensions", f"dimensions: the vectors of this model have {vectors.size}")
     return await apart(len(vectors.data), lambda: reply(_object(vectors, asked)))
 
 

@@ -85,7 +85,7 @@ def error_body(error: CorectlError, names: Mapping[str, str] = OURS) -> ErrorBod
     if isinstance(error, NotFound):
         return ErrorBody(error.message, kind, "model", "model_not_found")
     if not isinstance(error, BadRequest):
-        return ErrorBody(error.message, kind, None, error.code)
+        return ErrorBody(error.message, kind, _model_in(error), error.code)
     param = _param(error, names)
     return ErrorBody(_renamed(error.message, names), kind, param, _mistake(error, param))
 
@@ -99,6 +99,11 @@ def _param(error: BadRequest, names: Mapping[str, str]) -> str | None:
             path = found[1].replace("[...]", "[]")
             first, rest = re.fullmatch(r"(\w+)(.*)", path, re.DOTALL).groups()  # type: ignore[union-attr]
             return names.get(first, first) + rest
+    return _model_in(error)
+
+
+def _model_in(error: CorectlError) -> str | None:
+    """`model`, if that is what cannot do what the request wants."""
     return "model" if _MODEL.search(error.message) else None
 
 

@@ -10,6 +10,12 @@ from corectl.messages import Message, Notice, Tool
 from corectl_openai.content import ROLES, read_arguments, read_content
 from corectl_openai.errors import WrongField
 
+_WORDS: dict[str, tuple[type, str]] = {
+    "description": (str, "a string"),
+    "parameters": (dict, "an object"),
+}
+"""What a function may have besides its name."""
+
 SEARCHES = ("web_search", "web_search_preview")
 
 
@@ -46,9 +52,9 @@ def _gather(turns: list[Message | _Turn], items: list[dict[str, Any]]) -> None:
     thoughts: list[str] = []
     for index, item in enumerate(items):
         where = f"input[{index}]"
-        kind = item.get("type", "message")
+        kind = "message" if item.get("type") is None else item["type"]
         if kind == "reasoning":
-            thoughts.append(_thought(item))
+            thoughts.append(_thought(item, where))
         elif kind == "function_call":
             turn = turns[-1] if turns else None
             if not isinstance(turn, _Turn):
@@ -63,7 +69,7 @@ def _gather(turns: list[Message | _Turn], items: list[dict[str, Any]]) -> None:
             thoughts = []
         elif kind != "web_search_call":
             raise WrongField(f"{where}.type", f"{where}: items of type {_short(kind)} are not supported")
-    if thoughts:
+    if any(thoughts):
         turns.append(_Turn(thoughts=thoughts))
 
 
@@ -80,14 +86,16 @@ def _said(item: dict[str, Any], where: str, thoughts: list[str]) -> Message | _T
     return Message(role=ROLES.get(role, role), content=content, images=images)
 
 
-def _thought(item: dict[str, Any]) -> str:
+def _thought(item: dict[str, Any], where: str) -> str:
     """What a model has thought: in full, as it was given out, or the summary."""
-    whole = item.get("encrypted_content")
-    if isinstance(whole, str) and whole:
-        return whole
-    parts = item.get("summary")
-    found = [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-    return "\n".join(text for text in found if isinstance(text, str))
+    whole, parts = item.get("encrypted_content"), item.get("summary")
+    if not isinstance(whole or "", str):
+        raise WrongField(
+            f"{where}.encrypted_content", f"{where}.encrypted_content must be a string", "invalid_type"
+        )
+    if not isinstance(parts or [], list):
+        raise WrongField(f"{where}.summary", f"{where}.summary must be an array", "invalid_type")
+    return whole or read_content(parts or [], f"{where}.summary")[0]
 
 
 def _add_call(
@@ -151,5 +159,9 @@ def read_response_tools(tools: list[dict[str, Any]]) -> tuple[list[Tool], tuple[
 
 
 def _function(tool: dict[str, Any], where: str, space: str = "") -> Tool:
-    words = {key: tool[key] for key in ("description", "parameters") if tool.get(key) is not None}
+    words = {key: tool[key] for key in _WORDS if tool.get(key) is not None}
+    for key, value in words.items():
+        kind, article = _WORDS[key]
+        if not isinstance(value, kind):
+            raise WrongField(f"{where}.{key}", f"{where}.{key} must be {article}", "invalid_type")
     return {"type": "function", "function": {"name": space + _text(tool, "name", where), **words}}

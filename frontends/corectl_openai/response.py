@@ -64,11 +64,16 @@ def call_item(id: str, call: ToolCall, spaces: Spaces, status: str = "completed"
     )
 
 
-def items_of(delta: Delta, calls: Sequence[ToolCall], spaces: Spaces) -> list[Item]:
+def is_cut(finish: Finish) -> bool:
+    """Whether a model had more to say."""
+    return finish.reason == "length"
+
+
+def items_of(delta: Delta, calls: Sequence[ToolCall], spaces: Spaces, *, cut: bool) -> list[Item]:
     """The items of a reply that came as a whole; one without anything is an empty message."""
     items: list[Item] = [reasoning_item(item_id("rs"), delta.thinking)] if delta.thinking else []
-    if delta.text or not calls:
-        items.append(message_item(item_id("msg"), delta.text))
+    if delta.text or not (calls or items):
+        items.append(message_item(item_id("msg"), delta.text, "incomplete" if cut else "completed"))
     return [*items, *(call_item(item_id("fc"), call, spaces) for call in calls)]
 
 
@@ -108,7 +113,7 @@ class ResponseHead:
 
     def ended(self, items: list[Item], finish: Finish) -> ResponseObject:
         """One that was cut says so: its last item is not all that the model wanted to say."""
-        usage, cut = finish.usage, finish.reason == "length"
+        usage, cut = finish.usage, is_cut(finish)
         said = said_of([finish], self._clock)
         warnings = [*self._notices, *said.pop("warnings", [])]
         return msgspec.structs.replace(
@@ -144,6 +149,7 @@ def _begun(id: str, body: ResponsesRequest) -> ResponseObject:
         instructions=body.instructions,
         tools=[{"strict": None, "description": None, **tool} for tool in body.tools],
         tool_choice=body.tool_choice or "auto",
+        truncation=body.truncation or "auto",
         parallel_tool_calls=body.parallel_tool_calls,
         text={"format": {"type": "text"}, **body.text},
         temperature=1 if body.temperature is None else body.temperature,

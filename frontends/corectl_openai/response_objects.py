@@ -95,7 +95,7 @@ class ResponseObject(Said, kw_only=True):
     output: list[Item] = []
     tools: list[dict[str, Any]]
     tool_choice: str | dict[str, Any]
-    truncation: str = "disabled"
+    truncation: str
     parallel_tool_calls: bool
     text: dict[str, Any]
     temperature: float

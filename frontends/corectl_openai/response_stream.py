@@ -9,7 +9,14 @@ from corectl.errors import CorectlError
 from corectl.messages import Delta, Event, Finish
 from corectl.server.whole import CallCollector, ToolCall
 from corectl_openai.replies import encode
-from corectl_openai.response import ResponseHead, call_item, item_id, message_item, reasoning_item
+from corectl_openai.response import (
+    ResponseHead,
+    call_item,
+    is_cut,
+    item_id,
+    message_item,
+    reasoning_item,
+)
 from corectl_openai.response_objects import EVENTS, Item, OutputText, ReasoningItem, SummaryText
 
 Part = OutputText | SummaryText
@@ -49,7 +56,7 @@ class ResponseStream:
             if self._open or any(not isinstance(item, ReasoningItem) for item in self._items)
             else self._start(_TEXT)
         )
-        closed = empty + self._close()
+        closed = empty + self._close("incomplete" if is_cut(event) else "completed")
         response = self._head.ended(self._items, event)
         self._done(self._items)
         return begun + closed + self._event(f"response.{response.status}", response=response)
@@ -94,7 +101,7 @@ class ResponseStream:
         name = "response.content_part.added" if message else "response.reasoning_summary_part.added"
         return added + self._event(name, **self._where(), part=part)
 
-    def _close(self) -> bytes:
+    def _close(self, status: str = "completed") -> bytes:
         """Closes what is open, if anything is."""
         if not self._open:
             return b""
@@ -105,7 +112,7 @@ class ResponseStream:
         probabilities: dict[str, Any] = {"logprobs": []} if message else {}
         done = self._event(f"{kind}.done", **self._where(), text=text, **probabilities)
         done += self._event(f"{name}.done", **self._where(), part=part)
-        item: Item = message_item(self._id, text) if message else reasoning_item(self._id, text)
+        item: Item = message_item(self._id, text, status) if message else reasoning_item(self._id, text)
         self._open = ""
         return done + self._finished(item)
 

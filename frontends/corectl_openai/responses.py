@@ -38,10 +38,13 @@ from corectl_openai.images import addresses_of
 from corectl_openai.items import full_name, read_items, read_response_tools
 from corectl_openai.memory import NOTHING, Conversations, decoded, encoded, joined
 from corectl_openai.replies import PING, reply
-from corectl_openai.response import ResponseHead, answer_of, items_of
+from corectl_openai.response import ResponseHead, answer_of, is_cut, items_of
 from corectl_openai.response_objects import Item
 from corectl_openai.response_stream import ResponseStream
-from corectl_openai.schema import ResponsesRequest, SamplingRequest
+from corectl_openai.schema import TRUNCATIONS, ResponsesRequest, SamplingRequest
+
+LOGPROBS = "message.output_text.logprobs"
+"""What `include` calls the probabilities of tokens."""
 
 
 class AskedResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +59,7 @@ class AskedResponse(msgspec.Struct, frozen=True, kw_only=True):
     said: list[Message]
     kept: bytes
     urls: dict[str, str]
-    tools: list[Tool]
+    tools: tuple[Tool, ...]
     notices: tuple[Notice, ...]
     fields: dict[str, Any]
 
@@ -64,10 +67,9 @@ class AskedResponse(msgspec.Struct, frozen=True, kw_only=True):
 def read_response(body: ResponsesRequest) -> AskedResponse:
     """Checks what needs no model. Raises `BadRequest`."""
     require_name(body.model)
-    if body.conversation is not None:
-        raise WrongField("conversation", "conversation is not supported; use previous_response_id")
-    if body.background:
-        raise WrongField("background", "background is not supported")
+    _refuse_others(body)
+    if body.truncation not in (None, *TRUNCATIONS):
+        raise WrongField("truncation", f"truncation must be one of {', '.join(TRUNCATIONS)}")
     tools, notices = read_response_tools(body.tools)
     said = read_items(body.input)
     return AskedResponse(
@@ -76,10 +78,23 @@ def read_response(body: ResponsesRequest) -> AskedResponse:
         said=said,
         kept=encoded(said) if body.store else NOTHING,
         urls=addresses_of(body.input, "input", "content", "output"),
-        tools=tools,
+        tools=read_tools(tools),
         notices=notices,
         fields={"grammar": _format(body.text.get("format")), "tool_choice": _choice(body, tools)},
     )
+
+
+def _refuse_others(body: ResponsesRequest) -> None:
+    """Raises `WrongField` for fields that would change the reply, and that nothing here can do."""
+    if body.conversation is not None:
+        raise WrongField("conversation", "conversation is not supported; use previous_response_id")
+    if body.background:
+        raise WrongField("background", "background is not supported")
+    if body.prompt is not None:
+        raise WrongField("prompt", "prompt is not supported: there are no templates of prompts here")
+    for field, wanted in (("include", LOGPROBS in body.include), ("top_logprobs", bool(body.top_logprobs))):
+        if wanted:
+            raise WrongField(field, f"{field}: probabilities are in /v1/chat/completions only")
 
 
 async def respond(
@@ -99,8 +114,9 @@ async def respond(
 
     def read() -> tuple[Settled, Completion]:
         settled = _settled(services, record, body, options, messages, tools=bool(asked.tools))
-        prompt = chat_prompt(services, settled, messages, read_tools(asked.tools))
-        return settled, completion(services, settled, prompt, fields=asked.fields)
+        prompt = chat_prompt(services, settled, messages, asked.tools)
+        cuts = body.truncation != "disabled"
+        return settled, completion(services, settled, prompt, truncate=cuts, fields=asked.fields)
 
     settled, work = await services.reading(record, read)
     new = await asyncio.to_thread(encoded, said) if asked.urls and body.store else asked.kept
@@ -125,7 +141,7 @@ async def respond(
             ping=PING,
         )
     ((delta, finish),) = await take_all(request, [opened])
-    items = items_of(delta, CallCollector().take(delta.tool_calls), head.spaces)
+    items = items_of(delta, CallCollector().take(delta.tool_calls), head.spaces, cut=is_cut(finish))
     keep(items)
     return reply(head.ended(items, finish), headers)
 

@@ -13,6 +13,7 @@ from corectl.server.fields import NEEDED, NOT_EMPTY, KeepAlive, among
 from corectl.server.ranking import Document
 
 MAX_CHOICES = 128
+TRUNCATIONS = ("auto", "disabled")
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "ultra", "max")
 
@@ -23,8 +24,23 @@ def _shape(*schemas: dict[str, Any]) -> Any:
 
 
 _TEXT, _NULL, _OBJECT = {"type": "string"}, {"type": "null"}, {"type": "object"}
-_TOKENS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}}
-_PARTS = {"type": "array", "items": {**_OBJECT, "required": ["type"]}}
+_TOKENS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}}
+_FUNCTION = {**_OBJECT, "properties": {"name": {**_TEXT, "minLength": 1}}, "required": ["name"]}
+_CALL = {**_OBJECT, "properties": {"id": _TEXT, "function": _FUNCTION}, "required": ["function"]}
+_PART = {
+    **_OBJECT,
+    "properties": {
+        "type": {"enum": ["text", "image_url"]},
+        "text": _TEXT,
+        "image_url": {"anyOf": [_TEXT, _OBJECT]},
+    },
+    "required": ["type"],
+    "anyOf": [
+        {"properties": {"type": {"const": "text"}}, "required": ["text"]},
+        {"properties": {"type": {"const": "image_url"}}, "required": ["image_url"]},
+    ],
+}
+_REFUSED = _shape(_NULL)
 _FORMAT = _shape(
     {
         "properties": {"type": {"enum": ["text", "json_object", "json_schema"]}, "json_schema": _OBJECT},
@@ -37,24 +53,33 @@ WireMessage = Annotated[
     _shape(
         {
             "properties": {
-                "role": _TEXT,
-                "content": {"anyOf": [_TEXT, _PARTS, _NULL]},
-                "tool_calls": {"type": "array", "items": _OBJECT},
+                "role": {**_TEXT, "minLength": 1},
+                "content": {"anyOf": [_TEXT, {"type": "array", "items": _PART}]},
+                "tool_calls": {"type": "array", "items": _CALL, "minItems": 1},
                 "tool_call_id": _TEXT,
                 "name": _TEXT,
                 "reasoning": _TEXT,
             },
-            "required": ["role", "content"],
+            "required": ["role"],
+            "anyOf": [{"required": ["content"]}, {"required": ["tool_calls"]}],
         }
     ),
 ]
 ToolChoice = Annotated[Any, _shape({"enum": ["auto", "none", "required"]}, _OBJECT, _NULL)]
 Inputs = Annotated[
-    Any, _shape(_TEXT, _TOKENS, {"type": "array", "items": {"anyOf": [_TEXT, _TOKENS]}}, _NULL)
+    Any,
+    _shape(_TEXT, _TOKENS, {"type": "array", "minItems": 1, "items": {"anyOf": [_TEXT, _TOKENS]}}, _NULL),
 ]
+Tools = Annotated[
+    list[dict[str, Any]],
+    _shape({"items": {**_OBJECT, "properties": {"function": _FUNCTION}, "required": ["function"]}}),
+]
+Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
+Biases = Annotated[dict[str, Bias], _shape({"propertyNames": {"pattern": "^[0-9]{1,9}$"}})]
+Positive = Annotated[float | None, _shape({"minimum": 0})]
+Share = Annotated[float | None, _shape({"minimum": 0, "maximum": 1})]
 Limit = Annotated[int, msgspec.Meta(ge=-(2**31) + 1, le=2**31 - 1)]
 Choices = Annotated[int, msgspec.Meta(ge=1, le=MAX_CHOICES)]
-Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 
 
 class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +89,7 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
 class NativeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The native API's options that some clients send here too, because this protocol has no context; in tokens."""
 
-    num_ctx: int | None = None
+    num_ctx: Annotated[int | None, _shape({"minimum": 0})] = None
     num_predict: Limit | None = None
 
 
@@ -72,7 +97,7 @@ class ModelRequest(msgspec.Struct, kw_only=True):
     """What all requests for a model have in common. `num_ctx` is in tokens, and stands before that of `options`."""
 
     model: Annotated[str, NEEDED] = ""
-    num_ctx: int | None = None
+    num_ctx: Annotated[int | None, _shape({"minimum": 0})] = None
     options: NativeOptions = NativeOptions()
     keep_alive: KeepAlive = None
 
@@ -83,13 +108,13 @@ class SamplingRequest(ModelRequest, kw_only=True):
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     max_tokens: Limit | None = None
-    temperature: float | None = None
-    top_p: float | None = None
+    temperature: Positive = None
+    top_p: Share = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     seed: int | None = None
     stop: str | list[str] = []
-    logit_bias: dict[str, Bias] = {}
+    logit_bias: Biases = {}
     n: Choices = 1
 
 
@@ -105,15 +130,15 @@ class ChatRequest(SamplingRequest, kw_only=True):
     response_format: Annotated[dict[str, Any] | None, _FORMAT] = None
     reasoning_effort: Annotated[str | None, among(*EFFORTS)] = None
     reasoning: Reasoning = Reasoning()
-    tools: list[dict[str, Any]] = []
+    tools: Tools = []
     tool_choice: ToolChoice = None
     parallel_tool_calls: bool = True
     logprobs: bool = False
     top_logprobs: int | None = None
-    audio: Any = None
-    functions: Any = None
-    function_call: Any = None
-    web_search_options: Any = None
+    audio: Annotated[Any, _REFUSED] = None
+    functions: Annotated[Any, _REFUSED] = None
+    function_call: Annotated[Any, _REFUSED] = None
+    web_search_options: Annotated[Any, _REFUSED] = None
 
 
 class CompletionRequest(SamplingRequest, kw_only=True):
@@ -132,14 +157,17 @@ class ResponsesReasoning(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResponsesRequest(ModelRequest, kw_only=True):
-    """`conversation` and `background` are refused: nothing is kept but the answers that `store` asks for."""
+    """`truncation` says whether what is too long may be cut.
+
+    The last five are refused: nothing is kept but the answers that `store` asks for, and probabilities are in chats.
+    """
 
     input: Annotated[str | list[dict[str, Any]], NEEDED] = []
     instructions: str | None = None
     stream: bool = False
     max_output_tokens: Limit | None = None
-    temperature: float | None = None
-    top_p: float | None = None
+    temperature: Positive = None
+    top_p: Share = None
     reasoning: ResponsesReasoning = ResponsesReasoning()
     text: dict[str, Any] = {}
     tools: list[dict[str, Any]] = []
@@ -150,8 +178,12 @@ class ResponsesRequest(ModelRequest, kw_only=True):
     metadata: dict[str, Any] = {}
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
-    conversation: Any = None
-    background: bool = False
+    truncation: Annotated[str | None, among(*TRUNCATIONS)] = None
+    conversation: Annotated[Any, _REFUSED] = None
+    background: Annotated[bool, _shape({"const": False})] = False
+    prompt: Any = None
+    include: list[str] = []
+    top_logprobs: int = 0
 
 
 class EmbeddingsRequest(ModelRequest, kw_only=True):
@@ -165,7 +197,7 @@ class EmbeddingsRequest(ModelRequest, kw_only=True):
 class RerankRequest(ModelRequest, kw_only=True):
     """`top_n` is how many documents are wanted, without it all; `truncate` lets pairs that are too long be cut."""
 
-    query: Annotated[str, NEEDED] = ""
+    query: Annotated[str, NEEDED, _shape({"minLength": 1})] = ""
     documents: Annotated[list[str | Document], NEEDED, NOT_EMPTY] = []
     top_n: Annotated[int, msgspec.Meta(ge=1)] | None = None
     return_documents: bool = False

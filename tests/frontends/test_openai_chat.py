@@ -226,6 +226,15 @@ def test_parts_of_text_are_one_message(server: Server) -> None:
     assert several["usage"]["prompt_tokens"] == one["usage"]["prompt_tokens"]
 
 
+def test_a_refusal_is_what_an_assistant_has_said(server: Server) -> None:
+    told = [{"role": "assistant", "content": None, "refusal": "No, thank you."}, *QUESTION]
+    said = [{"role": "assistant", "content": "No, thank you."}, *QUESTION]
+    assert (
+        chat(server, messages=told)["usage"]["prompt_tokens"]
+        == chat(server, messages=said)["usage"]["prompt_tokens"]
+    )
+
+
 def test_developers_are_heard_as_the_system(server: Server) -> None:
     replies = [
         chat(server, messages=[{"role": role, "content": "Be brief"}, *QUESTION])
@@ -338,6 +347,11 @@ def test_the_models_own_parameters_stand_before_the_protocols_defaults(shop: Ser
         ({"reasoning": {"effort": "zzz"}}, "reasoning.effort", "invalid_value"),
         ({"tools": [WEATHER]}, "tools", "invalid_value"),
         ({"tools": {}}, "tools", "invalid_type"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f", "description": 5}}]},
+            "tools[0].function.description",
+            "invalid_value",
+        ),
         ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
         ({"tool_choice": "zzz"}, "tool_choice", "invalid_value"),
         ({"functions": []}, "functions", "unsupported_parameter"),

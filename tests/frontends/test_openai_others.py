@@ -58,6 +58,7 @@ def test_tokens_are_read_as_their_text(shop: Server) -> None:
         ({"input": [99_999_999]}, "input"),
         ({"input": "a", "encoding_format": "zzz"}, "encoding_format"),
         ({"input": "a", "dimensions": -1}, "dimensions"),
+        ({"input": "a", "dimensions": 65}, "dimensions"),
         ({"input": "a", "model": ""}, "model"),
     ],
 )
@@ -66,7 +67,8 @@ def test_what_is_wrong_is_named(shop: Server, body: dict[str, Any], param: str) 
 
 
 def test_models_that_do_not_embed_and_models_that_are_not_here(shop: Server) -> None:
-    assert refused(shop, PATH, status=501, input="a")["type"] == "api_error"
+    error = refused(shop, PATH, status=501, input="a")
+    assert (error["type"], error["param"]) == ("api_error", "model")
     assert refused(shop, PATH, status=404, model="nope", input="a")["code"] == "model_not_found"
     assert refused(shop, "/v1/tokenize")["param"] == "prompt"
 

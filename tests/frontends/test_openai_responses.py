@@ -69,6 +69,7 @@ def test_a_reply_that_was_cut_says_so(server: Server) -> None:
     assert reply["status"] == "incomplete"
     assert reply["incomplete_details"] == {"reason": "max_output_tokens"}
     (item,) = reply["output"]
+    assert item["status"] == "incomplete"
     assert item["type"] == "message" and item["role"] == "assistant" and item["id"].startswith("msg_")
     assert text_of(reply).startswith("The ")
     assert reply["usage"]["output_tokens"] == 8
@@ -93,6 +94,8 @@ def test_the_events_of_a_message_in_their_order(server: Server) -> None:
     assert found[0]["response"]["status"] == "in_progress"
     text = "".join(event["delta"] for event in found if event["type"] == "response.output_text.delta")
     assert text == text_of(found[-1]["response"])
+    assert found[-2]["item"] == found[-1]["response"]["output"][0]
+    assert found[-2]["item"]["status"] == "incomplete"
     assert found[-1]["response"]["id"] == found[0]["response"]["id"]
 
 
@@ -155,13 +158,26 @@ def test_a_namespace_is_a_part_of_the_name_that_the_model_sees() -> None:
 
 def test_thoughts_are_items(shop: Server, thinker: str) -> None:
     reply = respond(shop, model=thinker, reasoning={"effort": "low"})
-    thought = reply["output"][0]
+    (thought,) = reply["output"]
     assert thought["type"] == "reasoning" and thought["summary"][0]["text"]
+    back = [{**thought, "encrypted_content": None}, {"type": None, "role": "user", "content": SKY}]
+    assert respond(shop, model=thinker, input=back, max_output_tokens=1)["usage"]["input_tokens"] > 20
     kinds = [event["type"] for event in events(shop, model=thinker, reasoning={"effort": "low"})]
     assert "response.reasoning_summary_text.delta" in kinds
     assert kinds.index("response.reasoning_summary_part.added") < kinds.index(
         "response.reasoning_summary_text.done"
     )
+
+
+def test_what_is_too_long_is_cut_unless_the_request_says_otherwise(shop: Server) -> None:
+    shop.client.post("/api/copy", json={"source": MODEL, "destination": "responses-tight"})
+    body = {"model": "responses-tight", "input": "word " * 600, "num_ctx": 256, "max_output_tokens": 1}
+    for truncation in ({}, {"truncation": "auto"}):
+        cut = respond(shop, **body, **truncation)
+        assert cut["truncation"] == "auto" and cut["context_fit"]["dropped_tokens"] > 0
+    error = refused(shop, PATH, 400, **body, truncation="disabled")
+    assert error["code"] == "context_length_exceeded"
+    assert respond(shop, truncation="disabled", max_output_tokens=1)["truncation"] == "disabled"
 
 
 def test_what_is_not_stored_cannot_be_continued(server: Server) -> None:
@@ -191,6 +207,17 @@ def test_what_is_not_stored_cannot_be_continued(server: Server) -> None:
         ({"max_output_tokens": 10**12}, "max_output_tokens"),
         ({"conversation": "c1"}, "conversation"),
         ({"background": True}, "background"),
+        ({"prompt": {"id": "p"}}, "prompt"),
+        ({"include": ["message.output_text.logprobs"]}, "include"),
+        ({"include": "all"}, "include"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"truncation": "middle"}, "truncation"),
+        ({"input": [{"type": "reasoning", "summary": 5}]}, "input[0].summary"),
+        ({"input": [{"type": "reasoning", "summary": [5]}]}, "input[0].summary[0].type"),
+        ({"input": [{"type": "reasoning", "encrypted_content": 5}]}, "input[0].encrypted_content"),
+        ({"input": [{"type": "reasoning", "summary": []}]}, "input"),
+        ({"tools": [{"type": "function", "name": "f", "parameters": 5}]}, "tools[0].parameters"),
+        ({"tools": [{"type": "function", "name": "f", "description": 5}]}, "tools[0].description"),
         ({"model": ""}, "model"),
     ],
 )  # fmt: skip

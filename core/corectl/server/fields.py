@@ -79,6 +79,8 @@ def read_tools(tools: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
             or not function["name"]
         ):
             raise BadRequest(f"tools[{index}]: needs a function with a name")
+        if not isinstance(function.get("description") or "", str):
+            raise BadRequest(f"tools[{index}].function.description must be a string")
         if not isinstance(function.get("parameters") or {}, dict):
             raise BadRequest(f"tools[{index}].function.parameters must be an object")
     return tuple(tools)
