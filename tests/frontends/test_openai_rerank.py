@@ -58,7 +58,7 @@ def test_pairs_that_are_cut_are_counted(ranked: Server) -> None:
     documents = ["sky", "sky " * 100]
     assert rerank(ranked, documents=documents)["usage"]["dropped_tokens"] == 105 - 64
     body = {"model": "judge", "query": QUERY, "documents": documents, "truncate": False}
-    assert refused(ranked, PATH, **body)["param"] == "documents[1]"
+    assert refused(ranked, PATH, 400, **body)["param"] == "documents[1]"
 
 
 @pytest.mark.parametrize(
