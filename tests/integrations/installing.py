@@ -44,12 +44,19 @@ class Installer:
         named = os.environ.get("CORECTL_CLIENTS")
         self._cache = Path(named) if named else platformdirs.user_cache_path("corectl-tests") / "clients"
 
-    def npm(self, package: str, *more: str, flags: Sequence[str] = ()) -> Installed:
-        """A package such as `@openai/codex@0.169.0`, and others beside it, with a Node to run it."""
+    def npm(
+        self, package: str, *more: str, flags: Sequence[str] = (), rebuild: Sequence[str] = ()
+    ) -> Installed:
+        """A package such as `@openai/codex@0.169.0`, and others beside it, with a Node to run it.
+
+        With the flag `--ignore-scripts`, only the packages named by `rebuild` run scripts of their own.
+        """
         node = self._node()
         name, _, version = package.rpartition("@")
-        install = ["npm", "install", "--no-audit", "--no-fund", *flags, package, *more]
-        folder = self._once(name, [package, *more, *flags], [install], node)
+        commands = [["npm", "install", "--no-audit", "--no-fund", *flags, package, *more]]
+        if rebuild:
+            commands.append(["npm", "rebuild", *rebuild])
+        folder = self._once(name, [package, *more, *flags, *rebuild], commands, node)
         return Installed(folder, (folder / "node_modules/.bin", *node), version)
 
     def pypi(self, package: str, *more: str, flags: Sequence[str] = ()) -> Installed:
@@ -84,6 +91,8 @@ class Installer:
             # npm looks for a package.json in the folders above, and would install there.
             (folder / "package.json").write_text("{}")
             environment = {**os.environ, "PATH": os.pathsep.join([*map(str, path), os.environ["PATH"]])}
+            if path:  # addons are built for the Node that runs them
+                environment["npm_config_nodedir"] = str(path[0].parent)
             try:
                 for command in commands:
                     self._outside.run(command, environment, folder, _SECONDS)
