@@ -1,12 +1,14 @@
-"""Droid, which asks a model of the user's own without a login, on OpenAI's chat route."""
+"""Droid, which asks models of the user's own without a login, in any of three protocols."""
 
 from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.integrations.installing import Installed, Installer
 from tests.integrations.kit import Client
-from tests.integrations.loop import DONE, THINKER
+from tests.integrations.loop import DONE, FULL_NAME, THINKER
 
 PACKAGE = "droid@0.215.0"
 
@@ -22,23 +24,33 @@ def walk(package: Installed, client: Client, model: str) -> None:
     assert result["is_error"] is False and result["num_turns"] == 2 and result["result"] == DONE
 
 
-def test_it_walks_the_loop(installer: Installer, client: Client) -> None:
+@pytest.mark.parametrize(
+    ("name", "provider", "base", "model"),
+    [
+        ("Droid", "generic-chat-completion-api", "/v1", FULL_NAME),
+        ("Droid, openai", "openai", "/v1", THINKER),
+        ("Droid, anthropic", "anthropic", "", THINKER),
+    ],
+)
+def test_it_walks_the_loop(
+    installer: Installer, client: Client, name: str, provider: str, base: str, model: str
+) -> None:
     package = installer.npm(PACKAGE)
-    model = {
+    custom = {
         "displayName": "local",
-        "model": client.model,
-        "baseUrl": f"{client.url}/v1",
+        "model": model,
+        "baseUrl": f"{client.url}{base}",
         "apiKey": "corectl",
-        "provider": "generic-chat-completion-api",
+        "provider": provider,
         "maxOutputTokens": 32000,
         "extraArgs": {"num_ctx": 3072},
     }
     settings = client.home / ".factory/settings.json"
     settings.parent.mkdir()
-    settings.write_text(json.dumps({"customModels": [model]}))
+    settings.write_text(json.dumps({"customModels": [custom]}))
     walk(package, client, "custom:local-0")
     assert 3072 in client.contexts()
-    client.keep("Droid", package.version, page="droid")
+    client.keep(name, package.version, page="droid")
 
 
 def test_its_older_settings_are_heard_too(installer: Installer, client: Client) -> None:
