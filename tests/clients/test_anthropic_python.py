@@ -10,7 +10,7 @@ from typing import Any
 import anthropic
 import pydantic
 import pytest
-from anthropic import beta_tool
+from anthropic import beta_async_tool, beta_tool
 from anthropic.types import MessageParam, TextBlock, ThinkingBlock, ToolParam, ToolUseBlock
 
 from tests.agent import AGENT, CITY, DONE, create_agent
@@ -20,6 +20,7 @@ from tests.frontends.conftest import create
 
 SKY: list[MessageParam] = [{"role": "user", "content": "Why is the sky blue?"}]
 STORY: list[MessageParam] = [{"role": "user", "content": "Tell me a story."}]
+HI: list[Any] = [{"role": "user", "content": "hi"}]
 THINKER = "thinker"
 WEATHER: ToolParam = {
     "name": "get_weather",
@@ -176,25 +177,51 @@ def test_no_call_where_none_may_be(client: anthropic.Anthropic) -> None:
     assert [block.type for block in message.content] == ["text"]
 
 
+@beta_tool
+def get_weather(city: str) -> str:
+    """Says what the weather is like.
+
+    Args:
+        city: Where.
+    """
+    return f"Sunny in {city}"
+
+
 def test_the_tool_runner_walks_the_whole_loop(client: anthropic.Anthropic) -> None:
-    seen: list[str] = []
+    runner = client.beta.messages.tool_runner(model=AGENT, max_tokens=64, messages=HI, tools=[get_weather])
+    first, last = list(runner)
+    assert first.stop_reason == "tool_use"
+    assert last.content[0].type == "text" and last.content[0].text == DONE
+    told: list[Any] = list(runner._params["messages"])
+    assert [message["role"] for message in told] == ["user", "assistant", "user", "assistant"]
+    assert [result["content"] for result in told[2]["content"]] == [f"Sunny in {CITY}"]
 
-    @beta_tool
-    def get_weather(city: str) -> str:
-        """Says what the weather is like.
 
-        Args:
-            city: Where.
-        """
-        seen.append(city)
+def test_the_tool_runner_streams(client: anthropic.Anthropic) -> None:
+    runner = client.beta.messages.tool_runner(
+        model=AGENT, max_tokens=64, messages=HI, tools=[get_weather], stream=True
+    )
+    said = [[event.type for event in stream] for stream in runner]
+    assert "input_json" in said[0] and "text" in said[1] and len(said) == 2
+
+
+def test_the_tool_runner_of_the_asynchronous_client(own: Server) -> None:
+    cities: list[str] = []
+
+    @beta_async_tool
+    async def get_weather(city: str) -> str:
+        """Says what the weather is like."""
+        cities.append(city)
         return "Sunny"
 
-    runner = client.beta.messages.tool_runner(
-        model=AGENT, max_tokens=64, messages=[{"role": "user", "content": "hi"}], tools=[get_weather]
-    )
-    last = runner.until_done()
-    assert seen == [CITY]
-    assert last.content[0].type == "text" and last.content[0].text == DONE
+    async def walk() -> Any:
+        async with anthropic.AsyncAnthropic(base_url=own.url, api_key="none", max_retries=0) as client:
+            runner = client.beta.messages.tool_runner(
+                model=AGENT, max_tokens=64, messages=HI, tools=[get_weather]
+            )
+            return await runner.until_done()
+
+    assert asyncio.run(walk()).content[0].text == DONE and cities == [CITY]
 
 
 def test_thoughts_within_their_budget(client: anthropic.Anthropic) -> None:
@@ -225,6 +252,14 @@ def test_output_that_is_parsed(client: anthropic.Anthropic) -> None:
         output_format=Person,
     )
     assert isinstance(parsed.parsed_output, Person)
+    with client.messages.stream(
+        model="plain",
+        max_tokens=32,
+        messages=[{"role": "user", "content": "How old is Ann?"}],
+        output_format=Person,
+    ) as stream:
+        final = stream.get_final_message()
+    assert final.parsed_output == parsed.parsed_output
 
 
 def test_errors_are_those_of_the_client(client: anthropic.Anthropic) -> None:

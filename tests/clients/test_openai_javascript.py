@@ -2,47 +2,71 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tests.agent import CITY, DONE, create_agent
+from tests.backends.remote_kit import in_thread, openai, reply
 from tests.clients import javascript
-from tests.conftest import MODEL, Server
-from tests.frontends.openai_kit import recorded_model
+from tests.conftest import DATA, MODEL, Server
+from tests.frontends.conftest import create, upload
 
 PACKAGE = "openai@6"
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("openai"))
-    recorded_model(running, "tools", "smoltool")
-    yield running
-    assert running.stop() == 0, running.log
+    """A server that knows another one, which gets too many requests."""
+    limited = openai().on("/v1/chat/completions", reply({"error": {"message": "slow down"}}, 429))
+    with in_thread(limited):
+        running = Server(tmp_path_factory.mktemp("openai"), CORECTL_REMOTES=f"svc={limited.url}/v1")
+        embedder = DATA / "tinybert.gguf"
+        create(running, "tinybert", files={embedder.name: upload(running, embedder.read_bytes())})
+        create_agent(running)
+        yield running
+        assert running.stop() == 0, running.log
 
 
 @pytest.fixture(scope="module")
 def seen(own: Server, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What the script has seen."""
     package = javascript.installed(PACKAGE)
-    return javascript.run(package, "openai.mjs", tmp_path_factory.mktemp("javascript"), own.url, MODEL)
+    folder = tmp_path_factory.mktemp("javascript")
+    return javascript.run(package, "openai.mjs", folder, own.url, MODEL, "svc/m")
 
 
 def test_chats(seen: Any) -> None:
     assert seen["whole"] == seen["streamed"] and seen["whole"][0] and seen["whole"][1] == 8
+    assert seen["helper"] == ["The", "stop"]
+
+
+def test_parsed_replies(seen: Any) -> None:
+    for person in (seen["parsed"], seen["form"]):
+        assert person["kind"] == "person" and isinstance(person["grown"], bool)
 
 
 def test_the_helper_that_runs_tools(seen: Any) -> None:
-    assert seen["ran"] >= 1
-    assert seen["roles"][:3] == ["user", "assistant", "tool"] and seen["roles"][-1] in ("assistant", "tool")
+    """It walks the loop of call, result and last word, streamed and not."""
+    assert seen["ran"] == 2 * [[["user", "assistant", "tool", "assistant"], [CITY], DONE]]
 
 
 def test_responses(seen: Any) -> None:
     status, text = seen["response"]
     assert status == "incomplete" and text
     assert seen["events"] == ["response.created", "response.incomplete"]
+    assert seen["more"]
+    assert [json.loads(arguments) for arguments in seen["called"]] == [{"city": CITY}]
+
+
+def test_completions_and_embeddings(seen: Any) -> None:
+    assert seen["text"] == seen["pieces"] and seen["text"]
+    packed, plain = seen["vectors"]
+    assert np.shape(packed) == (2, 64) and np.allclose(packed, plain)
 
 
 def test_models(seen: Any) -> None:
@@ -55,6 +79,15 @@ def test_errors_have_the_clients_classes(seen: Any) -> None:
     }  # fmt: skip
     assert seen["wrong"] == {
         "class": "BadRequestError", "status": 400, "param": "temperature", "code": "invalid_value"
+    }  # fmt: skip
+    assert seen["limited"] == {
+        "class": "RateLimitError",
+        "status": 429,
+        "param": None,
+        "code": "remote_error",
+    }
+    assert seen["unable"] == {
+        "class": "InternalServerError", "status": 501, "param": "model", "code": "not_supported"
     }  # fmt: skip
 
 

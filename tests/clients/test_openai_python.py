@@ -31,6 +31,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = Server(tmp_path_factory.mktemp("openai"))
     embedder = DATA / "tinybert.gguf"
     create(running, "tinybert", files={embedder.name: upload(running, embedder.read_bytes())})
+    create(running, "filler", **{"from": MODEL}, template="<file_sep>{{ .Suffix }}<file_sep>{{ .Prompt }}")
     recorded_model(running, "tools", "smoltool")
     yield running
     assert running.stop() == 0, running.log
@@ -41,6 +42,11 @@ def client(own: Server) -> Iterator[openai.OpenAI]:
     made = openai.OpenAI(base_url=f"{own.url}/v1", api_key="any", max_retries=0, timeout=120)
     with closing(made):
         yield made
+
+
+def _tokens(server: Server, text: str, model: str = MODEL) -> list[int]:
+    body = {"model": model, "prompt": text, "add_special_tokens": False}
+    return list(server.client.post("/v1/tokenize", json=body).raise_for_status().json()["tokens"])
 
 
 def test_a_chat(client: openai.OpenAI) -> None:
@@ -86,6 +92,26 @@ def test_a_parsed_reply(client: openai.OpenAI) -> None:
     assert isinstance(person, Person) and person.kind == "person"
 
 
+def test_a_parsed_reply_that_comes_in_pieces(client: openai.OpenAI) -> None:
+    body: dict[str, Any] = GREEDY | {"max_tokens": 64}
+    with client.chat.completions.stream(messages=SKY, response_format=Person, **body) as stream:
+        halves = [event.parsed for event in stream if event.type == "content.delta"]
+        final = stream.get_final_completion()
+    assert isinstance(final.choices[0].message.parsed, Person)
+    assert len(halves) > 2 and isinstance(halves[-1], dict) and halves[-1]["kind"] == "person"
+
+
+def test_json_choices_and_bias(client: openai.OpenAI, own: Server) -> None:
+    body: dict[str, Any] = GREEDY | {"max_tokens": 48, "response_format": {"type": "json_object"}}
+    said = client.chat.completions.create(messages=SKY, **body).choices[0].message.content
+    assert said is not None and said.startswith("{")
+    several = client.chat.completions.create(messages=SKY, n=3, **GREEDY | {"temperature": 1})
+    assert [choice.index for choice in several.choices] == [0, 1, 2]
+    (comma,) = _tokens(own, ",")
+    biased = client.chat.completions.create(messages=SKY, logit_bias={str(comma): 100}, **GREEDY)
+    assert biased.choices[0].message.content == 8 * ","
+
+
 def test_tools(client: openai.OpenAI) -> None:
     body: dict[str, Any] = {**GREEDY, "model": "tools", "max_tokens": 64, "tools": [WEATHER]}
     messages: list[Any] = [{"role": "user", "content": "Weather in Paris?"}]
@@ -103,6 +129,23 @@ def test_tools(client: openai.OpenAI) -> None:
     with client.chat.completions.stream(messages=messages[:1], tool_choice="required", **body) as stream:
         streamed = stream.get_final_completion().choices[0]
     assert streamed.finish_reason == "tool_calls" and streamed.message.tool_calls
+
+
+def test_tools_that_are_classes(client: openai.OpenAI) -> None:
+    """The library parses arguments by the class that the tool was made of."""
+    tools: list[Any] = [openai.pydantic_function_tool(Person)]
+    body: dict[str, Any] = GREEDY | {
+        "max_tokens": 64,
+        "model": "tools",
+        "tools": tools,
+        "tool_choice": "required",
+    }
+    reply = client.chat.completions.parse(messages=SKY, **body)
+    (call,) = reply.choices[0].message.tool_calls or []
+    assert isinstance(call.function.parsed_arguments, Person)
+    with client.chat.completions.stream(messages=SKY, **body) as stream:
+        done = [event for event in stream if event.type == "tool_calls.function.arguments.done"]
+    assert [type(event.parsed_arguments) for event in done] == [Person]
 
 
 def test_responses(client: openai.OpenAI) -> None:
@@ -129,19 +172,55 @@ def test_a_tool_in_a_response(client: openai.OpenAI) -> None:
     assert client.responses.create(input=items, tool_choice="none", **body).output_text
 
 
-def test_completions(client: openai.OpenAI) -> None:
+def test_the_helper_for_streamed_responses(client: openai.OpenAI) -> None:
+    tool: Any = {"type": "function", **WEATHER["function"]}  # type: ignore[dict-item]
+    body: dict[str, Any] = {"temperature": 0, "max_output_tokens": 64, "input": "Weather in Paris?"}
+    with client.responses.stream(model="tools", tools=[tool], tool_choice="required", **body) as calling:
+        pieces = [event.delta for event in calling if event.type == "response.function_call_arguments.delta"]
+        (call,) = [item for item in calling.get_final_response().output if item.type == "function_call"]
+    assert "".join(pieces) == call.arguments
+    with client.responses.stream(model=MODEL, text_format=Person, **body) as writing:
+        final = writing.get_final_response()
+    assert isinstance(final.output_parsed, Person)
+
+
+def test_asynchronous_responses(own: Server) -> None:
+    async def told() -> tuple[str, list[str]]:
+        body: dict[str, Any] = {"model": MODEL, "input": "Hi", "temperature": 0, "max_output_tokens": 4}
+        async with openai.AsyncOpenAI(base_url=f"{own.url}/v1", api_key="any", timeout=120) as client:
+            whole = await client.responses.create(**body)
+            return whole.output_text, [
+                event.type async for event in await client.responses.create(stream=True, **body)
+            ]
+
+    text, kinds = asyncio.run(told())
+    assert text and (kinds[0], kinds[-1]) == ("response.created", "response.incomplete")
+
+
+def test_completions(client: openai.OpenAI, own: Server) -> None:
     reply = client.completions.create(prompt=["a", "b"], **GREEDY)
     assert [choice.index for choice in reply.choices] == [0, 1] and reply.choices[0].text
     chunks = list(client.completions.create(prompt="a", stream=True, **GREEDY))
     assert "".join(chunk.choices[0].text for chunk in chunks)
+    echoed = client.completions.create(prompt=_tokens(own, "The sky"), echo=True, best_of=2, **GREEDY)
+    assert echoed.choices[0].text.startswith("The sky") and len(echoed.choices) == 1
+    likely = client.completions.create(prompt="a", logprobs=2, **GREEDY).choices[0].logprobs
+    assert likely is not None and len(likely.tokens or []) == 8
+    assert {len(found) for found in likely.top_logprobs or []} == {2}
+    filled = client.completions.create(prompt="def f(", suffix="return 1", **GREEDY | {"model": "filler"})
+    assert filled.choices[0].text and filled.usage is not None
 
 
-def test_embeddings(client: openai.OpenAI) -> None:
+def test_embeddings(client: openai.OpenAI, own: Server) -> None:
     """The client asks for base64 unless it is told otherwise."""
     packed = client.embeddings.create(model="tinybert", input=["good sky", "blue"])
     plain = client.embeddings.create(model="tinybert", input=["good sky", "blue"], encoding_format="float")
     assert np.allclose([item.embedding for item in packed.data], [item.embedding for item in plain.data])
     assert packed.usage.prompt_tokens > 0
+    words = _tokens(own, "good sky", "tinybert")
+    short = client.embeddings.create(model="tinybert", input=words, dimensions=8).data[0].embedding
+    start = np.array(plain.data[0].embedding[:8])
+    assert np.allclose(short, start / np.linalg.norm(start), atol=1e-5)
 
 
 def test_models(client: openai.OpenAI) -> None:
