@@ -8,7 +8,7 @@ from typing import Any
 from litestar import Response, Router, post
 
 from corectl.server.body import AnyRequest, read_request
-from corectl.server.context import CONTEXT_HEADER
+from corectl.server.context import CONTEXT_HEADER, Count
 from corectl.server.failures import error_handlers
 from corectl.server.operation import RUNNING, SSE, Operation, Stream
 from corectl.server.services import Services
@@ -19,7 +19,7 @@ from corectl_anthropic.replies import CountReply, Reply
 from corectl_anthropic.schema import CountRequest, MessagesRequest
 from corectl_anthropic.stream import ServerEvent
 
-HEADERS = {CONTEXT_HEADER: int}
+HEADERS = {CONTEXT_HEADER: Count}
 
 MESSAGES = Operation(
     summary="Answers a conversation",

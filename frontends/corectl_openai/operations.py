@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corectl.server.context import CONTEXT_HEADER
+from corectl.server.context import CONTEXT_HEADER, Count
 from corectl.server.operation import FINDING, RUNNING, SSE, Operation, Stream
 from corectl_openai import schema
 from corectl_openai.errors import ErrorReply
@@ -19,7 +19,7 @@ from corectl_openai.objects import (
 from corectl_openai.rerank import RerankReply
 from corectl_openai.response_objects import AnyResponseEvent, ResponseObject
 
-HEADERS = {CONTEXT_HEADER: int}
+HEADERS = {CONTEXT_HEADER: Count}
 
 CHAT = Operation(
     summary="Answers in a conversation",

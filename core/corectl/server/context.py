@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
 
@@ -12,6 +13,10 @@ from corectl.messages import Fit, Started
 
 CONTEXT_HEADER = "x-corectl-num-ctx"
 """How long a context a client wants that cannot add a field to its requests, in tokens."""
+
+
+Count = Annotated[int, msgspec.Meta(ge=0, lt=10**9)]
+"""What that header may be."""
 
 
 class Clock(msgspec.Struct, kw_only=True):

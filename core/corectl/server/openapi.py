@@ -95,8 +95,8 @@ class _Writer:
         operation = route.operation
         content = self._content(operation.reply)
         if operation.stream is not None:
-            pieces = {"schema": {"type": "string"}, "x-item-schema": self._schema(operation.stream.item)}
-            content[operation.stream.media_type] = pieces
+            # What takes a `schema` as that of the whole, and what as that of each event, differs from tool to tool.
+            content[operation.stream.media_type] = {"x-item-schema": self._schema(operation.stream.item)}
         failure = {} if route.method == "HEAD" else self._content(route.failure)
         body = {"requestBody": {"required": True, "content": self._content(operation.body)}}
         return {
@@ -138,6 +138,9 @@ def _mark_needed(component: Schema) -> None:
     for name, schema in component.get("properties", {}).items():
         if schema.pop("x-needed", False):
             schema.pop("default", None)
+            # Null counts as not given.
+            if "anyOf" in schema:
+                schema["anyOf"] = [one for one in schema["anyOf"] if one != {"type": "null"}]
             component["required"] = [*component.get("required", ()), name]
 
 
