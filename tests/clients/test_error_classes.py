@@ -125,14 +125,16 @@ def test_what_cannot_be_done_is_not_tried_again(own: Server, ours: openai.OpenAI
 def test_a_full_queue(own: Server) -> None:
     """While one model works, one request for another may wait, and no more."""
 
+    said = own.client.post("/v1/tokenize", json={"model": MODEL, "prompt": ",", "add_special_tokens": False})
+    (comma,) = said.json()["tokens"]
+
     async def fill() -> tuple[BaseException | None, anthropic.APIStatusError, Any]:
         async with (
             openai.AsyncOpenAI(base_url=f"{own.url}/v1", api_key="any", max_retries=0) as ours,
             anthropic.AsyncAnthropic(base_url=own.url, api_key="any", max_retries=0) as theirs,
         ):
-            stream = await ours.chat.completions.create(
-                model=MODEL, messages=SKY, stream=True, max_tokens=100_000
-            )
+            endless: Any = {"max_tokens": 100_000, "logit_bias": {comma: 100}}
+            stream = await ours.chat.completions.create(model=MODEL, messages=SKY, stream=True, **endless)
             await anext(aiter(stream))
             body: dict[str, Any] = {"model": "second", "max_tokens": 2, "messages": SKY}
             # The one that comes first waits; which is that, the network says.
