@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Server
 from tests.frontends.conftest import delete, names, post
 from tests.integrations.conftest import Machine
 from tests.integrations.installing import Installer
@@ -36,7 +35,8 @@ def test_a_provider_walks_the_loop(installer: Installer, client: Client, model: 
     package = installer.npm(PACKAGE)
     settings(
         client,
-        f'model = "{model}"\nmodel_provider = "corectl"\n{QUIET}\n'
+        f'model = "{model}"\nmodel_provider = "corectl"\nmodel_context_window = 32768\n'
+        f'web_search = "disabled"\n{QUIET}\n'
         f'[model_providers.corectl]\nname = "corectl"\nbase_url = "{client.url}/v1"\n',
     )
     output = client.run(package, *ASKED)

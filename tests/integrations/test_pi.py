@@ -18,7 +18,7 @@ def test_it_walks_the_loop(installer: Installer, client: Client, model: str) -> 
         "baseUrl": f"{client.url}/v1",
         "api": "openai-completions",
         "apiKey": "corectl",
-        "models": [{"id": model, "contextWindow": 32768, "maxTokens": 8192}],
+        "models": [{"id": model, "reasoning": model == THINKER, "contextWindow": 32768, "maxTokens": 8192}],
     }
     folder = client.home / ".pi/agent"
     folder.mkdir(parents=True)

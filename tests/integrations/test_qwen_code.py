@@ -19,6 +19,7 @@ def test_it_walks_the_loop(installer: Installer, client: Client, model: str) -> 
         "telemetry": {"enabled": False},
         "general": {"enableAutoUpdate": False},
         "security": {"auth": {"selectedType": "openai"}},
+        "model": {"generationConfig": {"contextWindowSize": 32768}},
     }
     folder = client.home / ".qwen"
     folder.mkdir()
