@@ -200,8 +200,9 @@ class Client:
         return [one for one in self.requests() if one.path in ASKING]
 
     def _log(self) -> list[dict[str, Any]]:
-        lines = self.server.log[self._began :].splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        log = self.server.log
+        whole = log[self._began : log.rfind("\n") + 1]  # the last line may be in the middle of being written
+        return [json.loads(line) for line in whole.split("\n") if line.startswith("{")]
 
     def _told(self) -> str:
         """All that helps to see what went wrong."""
