@@ -31,7 +31,7 @@ class TextReply:
     def object(self, choices: list[TextChoice], usage: Usage, **said: Any) -> TextCompletion:
         """The reply as a whole; `said` is what `corectl_openai.replies.said_of` gives."""
         head = msgspec.structs.asdict(self._head)
-        return TextCompletion(**head, choices=choices, usage=usage, **said)
+        return TextCompletion(**(head | said), choices=choices, usage=usage)
 
     def encoders(self, shown: Sequence[str], *, usage: bool) -> list[Callable[[Event], bytes]]:
         """What writes the events of each choice, which begins with what is `shown` for its prompt."""

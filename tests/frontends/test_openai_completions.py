@@ -37,6 +37,13 @@ def test_a_stream_says_the_same(server: Server) -> None:
     assert last["choices"] == [] and last["usage"]["completion_tokens"] == 8
 
 
+def test_a_prompt_that_is_cut_is_said(shop: Server) -> None:
+    shop.client.post("/api/copy", json={"source": MODEL, "destination": "completions-tight"})
+    body = {"model": "completions-tight", "prompt": "word " * 600, "num_ctx": 256, "max_tokens": 1}
+    assert ask(shop, PATH, **body)["context_fit"]["dropped_tokens"] > 0
+    assert events(shop, PATH, **body)[-1]["context_fit"]["dropped_tokens"] > 0
+
+
 def test_several_prompts_and_choices(server: Server) -> None:
     prompts = [SKY, "Name a colour."]
     reply = complete(server, prompt=prompts, n=2)
