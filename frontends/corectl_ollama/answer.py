@@ -51,12 +51,12 @@ class Answer:
         return self._parts(event)
 
     def _parts(self, delta: Delta) -> bytes:
-        """A line for each kind of output; probabilities go with the first."""
+        """A line for each kind of output, and for each call: Zed reads only one. Probabilities go with the first."""
         calls = self._take(delta.tool_calls)
         parts: list[tuple[Delta, list[WireToolCall]]] = []
         parts += [(Delta("", (), delta.thinking), [])] if delta.thinking else []
         parts += [(Delta(delta.text), [])] if delta.text else []
-        parts += [(Delta(""), calls)] if calls else []
+        parts += [(Delta(""), [call]) for call in calls]
         if delta.logprobs:
             first, with_calls = parts[0] if parts else (Delta(""), [])
             parts[:1] = [(Delta(first.text, delta.logprobs, first.thinking), with_calls)]

@@ -56,6 +56,12 @@ def test_thought_content_and_calls_come_in_objects_of_their_own() -> None:
     assert list(third["message"]["tool_calls"][0]["function"]["arguments"]) == ["b", "a"]
 
 
+def test_each_of_several_calls_has_an_object_of_its_own() -> None:
+    calls = tuple(ToolCallDelta(index, f"call_{index}", "f", "{}", True) for index in range(3))
+    shown = [one["message"]["tool_calls"] for one in lines(chat(), Delta("", (), "", calls))]
+    assert [[call["id"] for call in one] for one in shown] == [["call_0"], ["call_1"], ["call_2"]]
+
+
 def test_pieces_of_a_call_are_shown_when_it_is_complete() -> None:
     answer = chat()
     assert lines(answer, Delta("", (), "", (ToolCallDelta(0, "call_1", "f"),))) == []
