@@ -15,7 +15,8 @@ class Frontend(Protocol):
     """A protocol that clients speak; see `corectl.hookspecs.corectl_frontends`.
 
     The routers read their bodies through `corectl.server.body`, so that limits and errors are the same everywhere,
-    and raise `corectl.errors`, which they turn into replies of their own form; see `corectl.server.failures`.
+    and raise `corectl.errors`, which they turn into replies of their own form; see `corectl.server.failures`. Routes
+    say what they take and give with `corectl.server.operation`: the frontend's OpenAPI document is made of that.
     """
 
     @property

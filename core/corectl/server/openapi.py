@@ -93,11 +93,12 @@ class _Writer:
 
     def operation(self, route: Declared) -> Schema:
         operation = route.operation
-        content = self._content(operation.reply)
+        bare = route.method == "HEAD"
+        content = {} if bare else self._content(operation.reply)
         if operation.stream is not None:
             # What takes a `schema` as that of the whole, and what as that of each event, differs from tool to tool.
             content[operation.stream.media_type] = {"x-item-schema": self._schema(operation.stream.item)}
-        failure = {} if route.method == "HEAD" else self._content(route.failure)
+        failure = {} if bare else self._content(route.failure)
         body = {"requestBody": {"required": True, "content": self._content(operation.body)}}
         return {
             "operationId": re.sub(r"\W+", "_", f"{route.method.lower()} {route.path}").strip("_"),
