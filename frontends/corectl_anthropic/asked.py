@@ -141,9 +141,9 @@ def _effort(config: OutputConfig | None) -> Think:
 
 def _grammar(body: CountRequest) -> Grammar | None:
     """What the content must match."""
-    where, wanted = "output_config.format", body.output_config and body.output_config.format
-    if wanted is None:
-        where, wanted = "output_format", body.output_format
+    where, wanted = "output_format", body.output_format
+    if body.output_config is not None and body.output_config.format is not None:
+        where, wanted = "output_config.format", body.output_config.format
     if wanted is None:
         return None
     if wanted.type != "json_schema" or wanted.schema is None:

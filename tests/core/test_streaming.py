@@ -86,9 +86,9 @@ class Stage:
 def test_events_are_written_in_the_turn_in_which_they_come() -> None:
     async def story() -> None:
         it = await Stage().begin()
-        it.stream.put(Delta("b"))
+        it.stream.put([Delta("b")])
         assert it.body == b"ab", "no turn of the loop in between"
-        it.stream.put(FINISH)
+        it.stream.put([FINISH])
         await it.task
         assert it.body == b"ab!reduced_load"
         assert (it.cancelled, it.left) == ([False], [None])
@@ -114,7 +114,7 @@ def test_a_stream_in_which_nothing_comes_says_that_it_is_alive(monkeypatch: pyte
     async def story() -> None:
         it = await Stage(ping=b".").begin()
         await until(lambda: it.body.startswith(b"a.."))
-        it.stream.put(FINISH)
+        it.stream.put([FINISH])
         await it.task
         assert it.body.strip(b".").startswith(b"a.") and it.body.endswith(b"!reduced_load")
 
@@ -137,8 +137,8 @@ def test_the_model_is_given_back_before_a_slow_client_has_read_the_end() -> None
     async def story() -> None:
         it = await Stage().begin()
         it.reading.clear()
-        it.stream.put(Delta("b"))
-        it.stream.put(FINISH)
+        it.stream.put([Delta("b")])
+        it.stream.put([FINISH])
         await until(lambda: it.left == [None])
         assert it.body == b"a" and not it.task.done()
         it.reading.set()
@@ -155,10 +155,10 @@ def test_a_client_that_does_not_read_does_not_fill_the_memory(monkeypatch: pytes
         it = await Stage().begin()
         it.reading.clear()
         for _ in range(101):
-            it.stream.put(Delta("x"))
+            it.stream.put([Delta("x")])
         await until(lambda: it.cancelled == [True])
         assert isinstance(it.left[0], CorectlError) and it.left[0].code == "too_slow"
-        it.stream.put(Delta("y"))
+        it.stream.put([Delta("y")])
         it.reading.set()
         await it.task
         assert it.body == b"a" + b"x" * 101 + b"<too_slow>", "nothing is lost before the error"
@@ -169,7 +169,7 @@ def test_a_client_that_does_not_read_does_not_fill_the_memory(monkeypatch: pytes
 def test_a_bug_of_the_frontend_ends_its_own_reply() -> None:
     async def story() -> None:
         it = await Stage().begin()
-        it.stream.put(Delta("bug"))
+        it.stream.put([Delta("bug")])
         with pytest.raises(ZeroDivisionError):
             await it.task
         assert it.cancelled == [True]
