@@ -6,7 +6,9 @@ import asyncio
 import hashlib
 import json
 import re
+import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,10 +38,15 @@ QUICK = Rules(
     stalls=3,
     tick=0.002,
     piece=2**14,
+    buffer=2**14,
     ramp=0.01,
     large=2**16,
 )
 """Small parts, and no long pauses."""
+
+
+FIRST = 1000
+"""Bytes of a body that come first."""
 
 
 def digest_of(data: bytes) -> str:
@@ -90,7 +97,11 @@ class Reply(BaseHTTPRequestHandler):
     def send(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
         self.head(status, {"content-length": str(len(body)), **(headers or {})})
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[:FIRST])
+            if len(body) > FIRST:
+                # As over a network: who reads has begun with the body when the rest of it comes.
+                time.sleep(0.005)
+                self.wfile.write(body[FIRST:])
 
     def head(self, status: int, headers: Mapping[str, str]) -> None:
         self.send_response(status)
@@ -122,13 +133,17 @@ Fault = Callable[[Reply], bool]
 class FakeOrigin:
     """An HTTP server on loopback: what it has by path, what it was asked, and what it does wrong."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.content: dict[str, bytes] = {}
         self.log: list[Asked] = []
         self.faults: list[Fault] = []
         self.lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), Reply)
         self._server.origin = self
+        self._scheme = "http"
+        if tls is not None:
+            self._scheme = "https"
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
 
@@ -143,7 +158,7 @@ class FakeOrigin:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}"
+        return f"{self._scheme}://{self.host}"
 
     def add(self, data: bytes, media_type: str = MediaType.MODEL) -> Layer:
         """A blob, and the layer that names it."""
@@ -169,8 +184,8 @@ class FakeOrigin:
 
 
 @contextmanager
-def running_origin() -> Iterator[FakeOrigin]:
-    origin = FakeOrigin()
+def running_origin(tls: ssl.SSLContext | None = None) -> Iterator[FakeOrigin]:
+    origin = FakeOrigin(tls)
     try:
         yield origin
     finally:

@@ -82,15 +82,21 @@ def length_of(response: httpx.Response) -> int:
     return int(text) if _LENGTH.fullmatch(text) else 0
 
 
+def large_length(response: httpx.Response, rules: Rules) -> int:
+    """The same for a body that is worth a connection of its own and lies there as it is; 0 for all others."""
+    bare = response.http_version == "HTTP/1.1" and "transfer-encoding" not in response.headers
+    return length if bare and (length := length_of(response)) > rules.large else 0
+
+
 async def pieces(response: httpx.Response, rules: Rules) -> AsyncGenerator[bytes, None]:
     """The body as it comes; Raises `httpx.HTTPError`, also where it pauses for too long.
 
     The library does several times what a large body needs once. As it has handed on all that it had read of it with the
     first piece, the rest can be taken from the connection itself, where the length is known.
     """
-    left = 0 if "transfer-encoding" in response.headers else length_of(response)
+    left = large_length(response, rules)
     stream = response.extensions.get("network_stream")
-    beside = stream is not None and response.http_version == "HTTP/1.1" and left > rules.large
+    beside = stream is not None and left > 0
     # While the library's own iterator lives it leaves the connection open.
     async with aclosing(cast(AsyncGenerator[bytes, None], response.aiter_raw())) as body:
         async for piece in body:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
@@ -23,7 +22,8 @@ from corectl.transfer.partial import PartialFile
 from corectl.transfer.parts import Part, front_of
 from corectl.transfer.room import check_room
 from corectl.transfer.rules import Rules
-from corectl.transfer.writing import Workers, Writer
+from corectl.transfer.workers import Threads, Workers
+from corectl.transfer.writing import Writer
 
 log = logging.getLogger("corectl.transfer")
 
@@ -33,7 +33,7 @@ HASH_STEP = 2**23
 HASH_TURN = 2**26
 """Bytes that one turn takes at most: to cancel is to wait for it."""
 
-FLUSH_STEP = 2**28
+FLUSH_STEP = 2**26
 """Bytes that are worth a flush while others still come."""
 
 MAX_EXPIRED = 3
@@ -83,7 +83,7 @@ class Download:
         exists: Callable[[], bool],
         source: Source,
         rules: Rules,
-        pool: Executor,
+        threads: Threads,
         report: Callable[[int, int], None],
     ) -> None:
         self._layer = layer
@@ -92,7 +92,7 @@ class Download:
         self._source = source
         self._rules = rules
         self._report = report
-        self._workers = Workers(pool)
+        self._workers = Workers(threads)
         self._size = layer.size
         self._parts: list[Part] = []
         self._news = asyncio.Event()
@@ -301,6 +301,8 @@ class Download:
     async def _finish(self) -> None:
         wanted, got = self._layer.digest, self._file.digest
         self._over = True
+        # Notes that are being written would come back after they were removed.
+        await self._workers.settled()
         if got != wanted:
             await self._workers.run(self._file.discard)
             raise DigestMismatch(wanted, got)

@@ -12,8 +12,8 @@ from corectl.store.lock import claim
 from corectl.transfer.parts import Notes, Part, plan
 from corectl.transfer.rules import Rules
 
-BLOCK = 2**20
-"""Bytes that are read back and hashed at once."""
+BLOCK = 2**18
+"""Bytes that are read back and hashed at once: few enough for the cache of a processor."""
 
 
 class PartialFile:

@@ -29,6 +29,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Between two events of one blob, and between two notes of how far its parts are."""
     piece: int = 2**21
     """Bytes that are written at once."""
+    buffer: int = 2**19
+    """The same where a thread receives them: more would leave the processor's cache before they are written."""
     ramp: float = 0.5
     """After this long a download gets twice as many connections, up to one for each part."""
     large: int = 2**22

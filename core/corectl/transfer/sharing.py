@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import httpx
@@ -16,9 +15,7 @@ from corectl.store.blobs import BlobStore
 from corectl.transfer.download import Download, Source
 from corectl.transfer.partial import PartialFile
 from corectl.transfer.rules import Rules
-
-WORKERS = 8
-"""Threads that write and hash."""
+from corectl.transfer.workers import Threads
 
 Count = Callable[[int, int], None]
 """Is told how many bytes of how many are there."""
@@ -51,7 +48,7 @@ class Downloads:
         self._http = http
         self._rules = rules
         self._running: dict[str, _Shared] = {}
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="transfer-file")
+        self._threads = Threads()
 
     async def fetch(self, layer: Layer, session: RegistrySession, count: Count) -> None:
         """Until the blob is in the store. Raises `CorectlError`, `OSError`."""
@@ -82,7 +79,7 @@ class Downloads:
             source = Source(self._http, lambda: session.locate(layer))
             file = PartialFile(self._blobs.path_of(layer.digest))
             exists = partial(self._blobs.exists, layer.digest)
-            await Download(layer, file, exists, source, self._rules, self._pool, shared.tell).run()
+            await Download(layer, file, exists, source, self._rules, self._threads, shared.tell).run()
         finally:
             self._forget(layer.digest, shared)
 
@@ -91,5 +88,5 @@ class Downloads:
             del self._running[digest]
 
     def close(self) -> None:
-        """There is nothing left to do; threads end."""
-        self._pool.shutdown()
+        """There is nothing left to do; the threads end."""
+        self._threads.close()

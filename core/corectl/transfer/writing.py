@@ -3,54 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from contextlib import aclosing, suppress
-from typing import TypeVar
 
 import httpx
 
-from corectl.transfer.body import pieces
+from corectl.transfer.body import large_length, pieces
+from corectl.transfer.direct import connection_of, is_bare, receive
 from corectl.transfer.partial import PartialFile
 from corectl.transfer.parts import Part
 from corectl.transfer.rules import Rules
-
-T = TypeVar("T")
-
-
-class Workers:
-    """Blocking work of one download. It is never left behind: a file must not be closed under a write."""
-
-    def __init__(self, pool: Executor) -> None:
-        self._pool = pool
-        self._jobs: set[asyncio.Future[object]] = set()
-
-    def start(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        self._jobs.add(future)  # type: ignore[arg-type]
-        future.add_done_callback(self._jobs.discard)
-        # What goes wrong is of no interest once nobody waits for it.
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return future
-
-    async def run(self, work: Callable[[], T]) -> T:
-        """Its result. Who is cancelled leaves at once; the work does not."""
-        return await asyncio.shield(self.start(work))
-
-    async def settled(self) -> None:
-        """Waits for all of it, also when cancelled."""
-        cancelled = False
-        while self._jobs:
-            try:
-                await asyncio.wait(set(self._jobs))
-            except asyncio.CancelledError:
-                cancelled = True
-        if cancelled:
-            raise asyncio.CancelledError
+from corectl.transfer.spread import Spread
+from corectl.transfer.workers import Workers
 
 
 class Writer:
-    """Writes one body into the parts that it covers. `advanced` is called after each write."""
+    """Writes one body into the parts that it covers. The loop calls `advanced` after each write."""
 
     def __init__(
         self, file: PartialFile, workers: Workers, rules: Rules, advanced: Callable[[], None]
@@ -58,12 +27,11 @@ class Writer:
         self._file = file
         self._workers = workers
         self._rules = rules
+        self._loop = asyncio.get_running_loop()
         self._advanced = advanced
         self._held: list[memoryview] = []
         self._bytes = 0
-        self._position = 0
-        self._next = 0
-        self._writing: asyncio.Future[int] | None = None
+        self._writing: asyncio.Future[None] | None = None
 
     async def take(self, response: httpx.Response, position: int, parts: Sequence[Part]) -> None:
         """Reads a body that begins at `position` of the blob, to the end of the last of `parts` and not beyond.
@@ -71,57 +39,62 @@ class Writer:
         Bytes that are in the file already are passed over. Raises `httpx.HTTPError`, `OSError`; what came before is
         written in any case.
         """
-        left = [part for part in parts if not part.done]
+        spread = Spread(self._file, parts, position, self._tell)
+        length, wanted, came = large_length(response, self._rules), parts[-1].end - position, 0
         try:
             async with aclosing(pieces(response, self._rules)) as body:
                 async for piece in body:
-                    await self._spread(memoryview(piece), position, left)
-                    position += len(piece)
-                    if not left:
+                    came += len(piece)
+                    await self._add(memoryview(piece), spread)
+                    if came >= wanted:
+                        return
+                    if length and await self._receive(response, spread, min(length, wanted) - came):
                         return
         finally:
-            if left:
-                await self._flush(left[0])
+            await self._flush(spread)
             await self._written()
 
-    async def _spread(self, view: memoryview, position: int, left: list[Part]) -> None:
-        """Bytes of the body into the parts that want them; a part that has all of its own leaves `left`."""
-        while view and left:
-            part = left[0]
-            wanted = max(self._next, part.front)
-            if position < wanted:
-                known = view[: wanted - position]
-                view, position = view[len(known) :], position + len(known)
-                continue
-            taken = view[: part.end - position]
-            await self._add(taken, part, position)
-            view, position = view[len(taken) :], position + len(taken)
-            self._next = position
-            if position == part.end:
-                await self._flush(part)
-                left.pop(0)
+    def _tell(self) -> None:
+        """For the thread that has written."""
+        self._loop.call_soon_threadsafe(self._advanced)
 
-    async def _add(self, data: memoryview, part: Part, position: int) -> None:
-        if not self._held:
-            self._position = position
+    async def _receive(self, response: httpx.Response, spread: Spread, count: int) -> bool:
+        """Has a thread take the rest of a body; False where that cannot be, or not yet."""
+        if not self._workers.free or not is_bare(response):
+            return False
+        await self._flush(spread)
+        await self._written()
+        if not self._workers.free:
+            return False
+        connection = connection_of(response)
+        connection.settimeout(self._rules.stall)
+        future = self._workers.start_body(
+            lambda: receive(connection, spread, count, self._rules.buffer, response.request)
+        )
+        future.add_done_callback(lambda _: connection.close())
+        try:
+            await asyncio.shield(future)
+        finally:
+            if not future.done():
+                # It wakes up, and writes what it has.
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+                await asyncio.wait({future})
+        return True
+
+    async def _add(self, data: memoryview, spread: Spread) -> None:
         self._held.append(data)
         self._bytes += len(data)
         if self._bytes >= self._rules.piece:
-            await self._flush(part)
+            await self._flush(spread)
 
-    async def _flush(self, part: Part) -> None:
+    async def _flush(self, spread: Spread) -> None:
         """Begins to write what is held, as soon as the write before is done."""
         await self._written()
         if self._held:
-            held, position = self._held, self._position
+            held = self._held
             self._held, self._bytes = [], 0
-            self._writing = self._workers.start(lambda: self._file.write(held, position))
-            self._writing.add_done_callback(lambda done: self._count(done, part))
-
-    def _count(self, done: asyncio.Future[int], part: Part) -> None:
-        with suppress(OSError, asyncio.CancelledError):
-            part.completed += done.result()
-            self._advanced()
+            self._writing = self._workers.start(lambda: spread.put(held))
 
     async def _written(self) -> None:
         if self._writing is not None:
