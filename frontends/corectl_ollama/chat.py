@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -21,6 +20,7 @@ from corectl_ollama.inference import completion, run, settle
 from corectl_ollama.replies import (
     DebugInfo,
     Metrics,
+    Moment,
     Remote,
     WireLogprob,
     debug_info,
@@ -41,7 +41,7 @@ class WireReply(msgspec.Struct, omit_defaults=True):
 
 class ChatChunk(msgspec.Struct, kw_only=True):
     model: str
-    created_at: datetime
+    created_at: Moment
     message: WireReply
     done: bool
 

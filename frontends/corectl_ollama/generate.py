@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -33,6 +32,7 @@ from corectl_ollama.inference import completion, run, settle
 from corectl_ollama.replies import (
     DebugInfo,
     Metrics,
+    Moment,
     Remote,
     WireLogprob,
     debug_info,
@@ -46,7 +46,7 @@ from corectl_ollama.schema import GenerateRequest
 
 class GenerateChunk(msgspec.Struct, kw_only=True):
     model: str
-    created_at: datetime
+    created_at: Moment
     response: str
     done: bool
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Response
@@ -18,6 +18,9 @@ JSON = "application/json; charset=utf-8"
 
 _encoder = msgspec.json.Encoder()
 _encode, _encode_lines = _encoder.encode, _encoder.encode_lines
+
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class TopLogprob(msgspec.Struct, omit_defaults=True):
@@ -48,7 +51,7 @@ class Metrics(msgspec.Struct, kw_only=True, omit_defaults=True):
     """
 
     model: str
-    created_at: datetime
+    created_at: Moment
     remote_model: str = ""
     remote_host: str = ""
     done_reason: str = ""
