@@ -18,11 +18,7 @@ from tests.integrations.loop import DONE, SAID
 
 _QUIET = {
     "OFFLINE_MODE": "True",
-    "HF_HUB_OFFLINE": "1",
     "RAG_EMBEDDING_ENGINE": "ollama",  # else it wants a model of a hub when it starts
-    "ANONYMIZED_TELEMETRY": "False",
-    "DO_NOT_TRACK": "True",
-    "SCARF_NO_ANALYTICS": "True",
 }
 _PATIENCE = 240.0
 _TOOL = '''
@@ -46,11 +42,11 @@ def test_it_walks_the_loop(installer: Installer, client: Client, protocol: str) 
         assert client.model in [model["id"] for model in http.get("/api/models").json()["data"]]
         tool = {"id": "shell", "name": "Shell", "content": _TOOL, "meta": {"description": "Runs commands"}}
         http.post("/api/v1/tools/create", json=tool).raise_for_status()
-        reply = chat(http, client.model, "Run echo hi.", tool["id"])
+        reply = chat(http, client.model, "Run echo hi.", tool="shell")
     assert DONE in reply["content"], (reply, client.output)
     assert (client.work / SAID).read_text() == "hi\n", client.output
     client.served(calls=2)
-    client.keep(f"Open WebUI ({protocol})", package.version, page="open-webui")
+    client.keep(f"Open WebUI, {protocol}", package.version, page="open-webui")
 
 
 def _connection(client: Client, protocol: str) -> dict[str, str]:
