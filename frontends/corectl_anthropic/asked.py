@@ -15,6 +15,8 @@ from corectl.server.inference import Settled, chat_needs, chat_prompt, completio
 from corectl.server.services import Services
 from corectl_anthropic.conversation import Told, conversation
 from corectl_anthropic.schema import (
+    EFFORTS,
+    MODES,
     CountRequest,
     MessagesRequest,
     OutputConfig,
@@ -24,9 +26,6 @@ from corectl_anthropic.schema import (
 )
 
 B = TypeVar("B", bound=CountRequest)
-
-_MODES = {"auto": "auto", "any": "required", "tool": "required", "none": "none"}
-_EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "max"}
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,9 +133,9 @@ def _thinking(body: CountRequest, can: list[str], name: str) -> tuple[Think, int
 def _effort(config: OutputConfig | None) -> Think:
     if config is None or config.effort is None:
         return None
-    if config.effort not in _EFFORTS:
-        raise BadRequest(f"output_config.effort: {config.effort[:64]!r} must be one of {', '.join(_EFFORTS)}")
-    return _EFFORTS[config.effort]
+    if config.effort not in EFFORTS:
+        raise BadRequest(f"output_config.effort: {config.effort[:64]!r} must be one of {', '.join(EFFORTS)}")
+    return EFFORTS[config.effort]
 
 
 def _grammar(body: CountRequest) -> Grammar | None:
@@ -177,9 +176,9 @@ def read_tool_choice(choice: WireToolChoice | None, tools: tuple[Tool, ...]) -> 
     """Which tools may, or must, be called. Raises `BadRequest` that names the field."""
     if choice is None:
         return ToolChoice()
-    mode = _MODES.get(choice.type)
+    mode = MODES.get(choice.type)
     if mode is None:
-        raise BadRequest(f"tool_choice.type: {choice.type[:64]!r} must be one of {', '.join(_MODES)}")
+        raise BadRequest(f"tool_choice.type: {choice.type[:64]!r} must be one of {', '.join(MODES)}")
     if mode == "required" and not tools:
         raise BadRequest("tool_choice: there are no tools to choose from")
     name = (choice.name or "") if choice.type == "tool" else ""

@@ -10,8 +10,10 @@ import msgspec
 from corectl.errors import BadRequest
 from corectl.messages import Message
 from corectl_anthropic.schema import (
+    ROLES,
     CountRequest,
     Image,
+    RedactedThinking,
     SearchResult,
     ServerToolUse,
     Source,
@@ -22,7 +24,6 @@ from corectl_anthropic.schema import (
     WireMessage,
 )
 
-ROLES = ("user", "assistant", "system")
 _BREAK = "\n\n"
 _PLACE = "[img]"
 """Where an image stands in a text; see `corectl.prompt.images`."""
@@ -98,6 +99,9 @@ class _Conversation:
                 self._turn(role).parts.append(block)
             case Image():
                 self._turn(role).parts.append(self._image(f"{where}.source", block.source))
+            case RedactedThinking():
+                # The turn is there, though nothing can be read of it.
+                self._turn(role)
             case Thinking():
                 self._turn(role).thoughts.append(block.thinking)
             case ToolUse() | ServerToolUse():

@@ -6,14 +6,16 @@ from typing import Annotated, Any
 
 import msgspec
 
+from corectl.messages import Think
 from corectl.server.fields import NEEDED, NOT_EMPTY, KeepAlive, among
 
 MAX_TOKENS = 2**31 - 1
 MAX_STOPS = 256
 
 ROLES = ("user", "assistant", "system")
-EFFORTS = ("low", "medium", "high", "xhigh", "max")
-MODES = ("auto", "any", "tool", "none")
+EFFORTS: dict[str, Think] = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "max"}
+MODES = {"auto": "auto", "any": "required", "tool": "required", "none": "none"}
+"""Levels of thinking, and ways to choose a tool, with the core's words for them."""
 
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]

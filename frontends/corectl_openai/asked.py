@@ -13,21 +13,10 @@ from corectl.server.body import AnyRequest
 from corectl.server.context import CONTEXT_HEADER, asked_context
 from corectl.server.fields import MAX_TOP_LOGPROBS, keep_alive_seconds, read_tool_choice
 from corectl_openai.errors import WrongField
-from corectl_openai.schema import ChatRequest, ModelRequest, SamplingRequest
+from corectl_openai.schema import EFFORTS, ChatRequest, ModelRequest, SamplingRequest
 
 DEFAULTS = {"temperature": 1.0, "top_p": 1.0}
 """This protocol's own, where neither the request nor the model says anything."""
-
-EFFORTS: dict[str, Think] = {
-    "none": False,
-    "minimal": "low",
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "xhigh": "max",
-    "ultra": "max",
-    "max": "max",
-}
 
 _SAMPLING = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "seed")
 _REFUSED = {

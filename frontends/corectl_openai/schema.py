@@ -9,13 +9,23 @@ from typing import Annotated, Any
 
 import msgspec
 
+from corectl.messages import Think
 from corectl.server.fields import NEEDED, NOT_EMPTY, KeepAlive, among
 from corectl.server.ranking import Document
 
 MAX_CHOICES = 128
 TRUNCATIONS = ("auto", "disabled")
 
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "ultra", "max")
+EFFORTS: dict[str, Think] = {
+    "none": False,
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "max",
+    "ultra": "max",
+    "max": "max",
+}
 
 
 def _shape(*schemas: dict[str, Any]) -> Any:

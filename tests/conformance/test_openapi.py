@@ -53,7 +53,8 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     create_agent(running)
     yield running
     assert running.stop() == 0, running.log
-    assert "Traceback" not in running.log
+    # Requests are logged with their paths, and one of these may be the word.
+    assert not any(line.startswith("Traceback") for line in running.log.splitlines())
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def tame(case: Any, stream: bool) -> None:
         case.path_parameters["digest"] = digest_of(bytes(body.data))
     if right and case.headers:
         case.headers.pop("x-corectl-num-ctx", None)
-    if path == "/v1/models/{name}" and right:
+    if path == "/v1/models/{name}" and right and stream:
         case.path_parameters["name"] = BRIEF
     if not isinstance(body, dict):
         return
@@ -227,5 +228,5 @@ def test_replies_are_as_declared(
 def test_replies_are_as_declared_for_long(
     target: Server, documents: dict[str, Document], frontend: str, mode: GenerationMode
 ) -> None:
-    counts = attack(target, documents[frontend], mode, tame, examples=500, seed=False)
+    counts = attack(target, documents[frontend], mode, tame, examples=250, seed=False)
     print(frontend, mode.value, counts)  # noqa: T201 - the figures of docs/api.md

@@ -80,6 +80,11 @@ def test_a_thought_goes_with_what_it_led_to() -> None:
     assert turn.tool_calls[0]["function"] == {"name": "f", "arguments": {"a": 1}}
 
 
+def test_a_thought_that_nobody_can_read_is_a_turn_all_the_same() -> None:
+    (turn,) = turns(("user", [{"type": "redacted_thinking", "data": "secret"}]))
+    assert turn == Message(role="user")
+
+
 def test_results_are_turns_of_their_own_in_front_of_the_text() -> None:
     _, first, second, asked = turns(
         ("assistant", [CALL, {**CALL, "id": "t2", "name": "g"}]),
