@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -28,7 +28,7 @@ from corectl.model.name import ModelName
 from corectl.registry.remote import Location
 from corectl.transfer import download, peers
 from corectl.transfer.following import next_location, opened
-from corectl.transfer.parts import Notes, Part, front_of, plan
+from corectl.transfer.parts import Notes, Part, front_of, next_run, plan, span_of
 from corectl.transfer.room import MARGIN
 from corectl.transfer.rules import MB, Rules
 from tests.core.transfer_kit import (
@@ -130,6 +130,48 @@ def test_each_byte_is_asked_for_once(origin: FakeOrigin, puller: Puller, layer: 
     asked = ranges(origin.blob_requests(layer))
     assert [first for first, _ in asked] == [part.offset for part in plan(len(DATA), QUICK)]
     assert sum(last - first + 1 for first, last in asked) == len(DATA)
+
+
+ONE_CONNECTION = msgspec.structs.replace(QUICK, ramp=60.0, request=1000.0)
+
+
+def test_one_request_is_for_several_parts_where_one_connection_is_enough(
+    origin: FakeOrigin, registry: FakeRegistry, layer: Layer, tmp_path: Path
+) -> None:
+    check(Puller(tmp_path, registry, rules=ONE_CONNECTION), layer)
+    first, *rest = plan(len(DATA), QUICK)
+    span = (rest[0].offset, rest[-1].end - 1)
+    assert ranges(origin.blob_requests(layer)) == [(first.offset, first.end - 1), span]
+
+
+def test_several_parts_that_break_off_go_on_where_they_were(
+    origin: FakeOrigin, registry: FakeRegistry, layer: Layer, tmp_path: Path
+) -> None:
+    broken: list[tuple[int, int]] = []
+
+    def breaks(reply: Reply) -> bool:
+        wanted = reply.asked.range
+        if broken or wanted is None or wanted[0] == 0:
+            return False
+        broken.append(wanted)
+        return half(reply)
+
+    origin.faults.append(breaks)
+    check(Puller(tmp_path, registry, rules=ONE_CONNECTION), layer)
+    # In the middle of the second of three parts.
+    asked = [(0, 124_999), (125_000, 499_999), (312_500, 499_999)]
+    assert ranges(origin.blob_requests(layer)) == asked
+
+
+def test_parts_that_follow_each_other() -> None:
+    parts = [Part(0, 0, 10, 4), Part(1, 10, 10), Part(2, 20, 10), Part(3, 30, 10, 1), Part(4, 40, 5)]
+    waiting = deque(parts)
+    assert next_run(waiting, 0) == parts[:1]
+    assert next_run(waiting, 20) == parts[1:3]
+    # What is there of the next one already is not asked for again.
+    assert next_run(waiting, 1000) == parts[3:]
+    assert span_of(parts[:2]) == Part(0, 4, 16)
+    assert next_run(deque(parts[2:]), 1000) == parts[2:3]
 
 
 def test_a_part_that_breaks_off_goes_on_where_it_was(

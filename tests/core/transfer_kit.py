@@ -37,9 +37,11 @@ QUICK = Rules(
     stall=0.3,
     stalls=3,
     tick=0.002,
+    look=0.002,
     piece=2**14,
     buffer=2**14,
     ramp=0.01,
+    request=0.0,
     large=2**16,
 )
 """Small parts, and no long pauses."""

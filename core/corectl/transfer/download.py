@@ -19,7 +19,7 @@ from corectl.transfer.body import Broken, DigestMismatch, Expired, NoRanges, che
 from corectl.transfer.client import unreachable
 from corectl.transfer.following import opened
 from corectl.transfer.partial import PartialFile
-from corectl.transfer.parts import Part, front_of
+from corectl.transfer.parts import Part, front_of, next_run, span_of
 from corectl.transfer.room import check_room
 from corectl.transfer.rules import Rules
 from corectl.transfer.workers import Threads, Workers
@@ -95,7 +95,6 @@ class Download:
         self._workers = Workers(threads)
         self._size = layer.size
         self._parts: list[Part] = []
-        self._news = asyncio.Event()
         self._reported = -1
         self._over = False
 
@@ -182,32 +181,38 @@ class Download:
         loop = asyncio.get_running_loop()
         waiting = deque(part for part in self._parts if not part.done)
         running: set[asyncio.Task[None]] = set()
-        wanted, since, before = 1, loop.time(), self._completed
+        wanted, since, before, rate = 1, loop.time(), self._completed, 0.0
         try:
             while waiting or running:
                 while waiting and len(running) < wanted:
-                    running.add(loop.create_task(self._fetch_part(waiting.popleft())))
+                    # Where one connection is enough, the time between two requests is what it loses.
+                    worth = int(rate * self._rules.request) if wanted == 1 else 0
+                    running.add(loop.create_task(self._fetch_run(next_run(waiting, worth))))
                 done, running = await asyncio.wait(
                     running, timeout=self._rules.ramp, return_when=asyncio.FIRST_COMPLETED
                 )
                 for task in done:
                     task.result()
-                if (seconds := loop.time() - since) >= self._rules.ramp:
-                    if (self._completed - before) / seconds < self._rules.plenty:
+                seconds = max(loop.time() - since, self._rules.look)
+                rate = (self._completed - before) / seconds
+                if seconds >= self._rules.ramp:
+                    if rate < self._rules.plenty:
                         wanted = min(2 * wanted, self._rules.parts)
                     since, before = loop.time(), self._completed
         finally:
             await _cancel(running)
 
-    async def _fetch_part(self, part: Part) -> None:
+    async def _fetch_run(self, parts: Sequence[Part]) -> None:
         async def attempt(location: Location) -> None:
-            async with self._opened(location, range_of(part)) as response:
-                await check(response, self._size, part, location)
-                await self._writer().take(response, part.front, [part])
-            if not part.done:
+            left = [part for part in parts if not part.done]
+            span = span_of(left)
+            async with self._opened(location, range_of(span)) as response:
+                await check(response, self._size, span, location)
+                await self._writer().take(response, span.front, left)
+            if not all(part.done for part in parts):
                 raise Broken("the connection ended early")
 
-        await self._tries(attempt, [part])
+        await self._tries(attempt, parts)
 
     async def _whole(self, location: Location) -> None:
         """One body for all parts, from its start; what is there already is passed over."""
@@ -218,12 +223,11 @@ class Download:
             if self._parts[0].done:
                 raise RemoteError(f"the registry sends {MAX_UNTOLD} bytes or more, and has not said how many")
             self._size = self._parts[0].size = self._parts[0].completed
-            self._news.set()
         if self._completed < self._size:
             raise Broken("the connection ended early")
 
     def _writer(self) -> Writer:
-        return Writer(self._file, self._workers, self._rules, self._news.set)
+        return Writer(self._file, self._workers, self._rules)
 
     async def _tries(self, attempt: Callable[[Location], Awaitable[None]], parts: Sequence[Part]) -> None:
         """Until it succeeds, or has failed too often. Each try after one that failed asks where the blob is now."""
@@ -262,8 +266,8 @@ class Download:
             if front - self._file.hashed >= HASH_STEP or (front == self._size and front > self._file.hashed):
                 await self._workers.run(partial(self._file.hash_to, front))
             else:
-                await self._news.wait()
-                self._news.clear()
+                # Not called for each piece: that was half of what the loop did.
+                await asyncio.sleep(self._rules.look)
 
     async def _flush(self) -> None:
         """Has the disk take what is there from time to time, so that the end need not wait for all of it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from corectl.store.disk import sync_directory
@@ -14,6 +14,11 @@ from corectl.transfer.rules import Rules
 
 BLOCK = 2**18
 """Bytes that are read back and hashed at once: few enough for the cache of a processor."""
+
+
+STEP = 2**17
+"""Bytes that are written at once. For more the file system takes blocks of memory so large that a virtual machine has
+often given them back to its host: to get them again takes several times as long as the copying."""
 
 
 class PartialFile:
@@ -85,7 +90,9 @@ class PartialFile:
 
     def write(self, pieces: Sequence[bytes | memoryview], offset: int) -> int:
         """Writes all of the pieces, one behind the other; returns how many bytes. Raises `OSError`."""
-        left = [memoryview(piece) for piece in pieces]
+        return sum(self._write(batch, offset + begin) for begin, batch in _batches(pieces))
+
+    def _write(self, left: list[memoryview], offset: int) -> int:
         total = 0
         while left:
             wrote = os.pwritev(self._descriptor, left[:64], offset + total)
@@ -129,3 +136,19 @@ class PartialFile:
         """Removes the file and its notes."""
         self.path.unlink(missing_ok=True)
         self.notes.remove()
+
+
+def _batches(pieces: Iterable[bytes | memoryview]) -> Iterator[tuple[int, list[memoryview]]]:
+    """The same bytes in lists of at most `STEP` bytes, each with its distance from the first byte."""
+    begin, size, batch = 0, 0, list[memoryview]()
+    for piece in pieces:
+        view = memoryview(piece)
+        while view:
+            taken, view = view[: STEP - size], view[STEP - size :]
+            batch.append(taken)
+            size += len(taken)
+            if size == STEP:
+                yield begin, batch
+                begin, size, batch = begin + size, 0, []
+    if batch:
+        yield begin, batch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,6 +49,19 @@ def front_of(parts: Sequence[Part]) -> int:
         if not part.done:
             return part.front
     return parts[-1].end if parts else 0
+
+
+def next_run(waiting: deque[Part], size: int) -> list[Part]:
+    """Takes the next part, and those right behind it, of at most so many bytes together."""
+    run = [waiting.popleft()]
+    while waiting and waiting[0].front == run[-1].end and waiting[0].end - run[0].front <= size:
+        run.append(waiting.popleft())
+    return run
+
+
+def span_of(run: Sequence[Part]) -> Part:
+    """What is missing of parts that follow each other, as one part."""
+    return Part(run[0].n, run[0].front, run[-1].end - run[0].front)
 
 
 class Notes:

@@ -27,6 +27,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """So many in a row, with nothing between them, are a failure after all."""
     tick: float = 0.06
     """Between two events of one blob, and between two notes of how far its parts are."""
+    look: float = 0.008
+    """Between two looks of the digest at how far the front is."""
     piece: int = 2**21
     """Bytes that are written at once."""
     buffer: int = 2**19
@@ -35,5 +37,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """After this long a download gets twice as many connections, up to one for each part."""
     large: int = 2**22
     """Bytes of a body from which on it is worth a connection of its own, which is not used again."""
+    request: float = 1.0
+    """How long one request should last where one connection is enough: it is for several parts then."""
     plenty: float = 300 * MB
     """Bytes a second at which more connections are not worth their while."""

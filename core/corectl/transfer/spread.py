@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from corectl.transfer.partial import PartialFile
 from corectl.transfer.parts import Part
@@ -11,17 +11,14 @@ from corectl.transfer.parts import Part
 class Spread:
     """Where a body has come to. One thread at a time may use it.
 
-    The body begins at `position` of the blob; `parts` are those that it covers, in their order. `advanced` is called
-    after each write, by the thread that wrote.
+    The body begins at `position` of the blob; `parts` are those that it covers, in their order; how far they
+    are is said by them, after each write.
     """
 
-    def __init__(
-        self, file: PartialFile, parts: Sequence[Part], position: int, advanced: Callable[[], None]
-    ) -> None:
+    def __init__(self, file: PartialFile, parts: Sequence[Part], position: int) -> None:
         self._file = file
         self._left = [part for part in parts if not part.done]
         self._position = position
-        self._advanced = advanced
 
     def put(self, pieces: Iterable[memoryview]) -> None:
         """Writes what comes next. Bytes that are in the file already are passed over, as those behind the last part.
@@ -52,4 +49,3 @@ class Spread:
     def _write(self, taken: Sequence[memoryview]) -> None:
         part = self._left[0]
         part.completed += self._file.write(taken, part.front)
-        self._advanced()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing, suppress
 
 import httpx
@@ -19,16 +19,12 @@ from corectl.transfer.workers import Workers
 
 
 class Writer:
-    """Writes one body into the parts that it covers. The loop calls `advanced` after each write."""
+    """Writes one body into the parts that it covers."""
 
-    def __init__(
-        self, file: PartialFile, workers: Workers, rules: Rules, advanced: Callable[[], None]
-    ) -> None:
+    def __init__(self, file: PartialFile, workers: Workers, rules: Rules) -> None:
         self._file = file
         self._workers = workers
         self._rules = rules
-        self._loop = asyncio.get_running_loop()
-        self._advanced = advanced
         self._held: list[memoryview] = []
         self._bytes = 0
         self._writing: asyncio.Future[None] | None = None
@@ -39,7 +35,7 @@ class Writer:
         Bytes that are in the file already are passed over. Raises `httpx.HTTPError`, `OSError`; what came before is
         written in any case.
         """
-        spread = Spread(self._file, parts, position, self._tell)
+        spread = Spread(self._file, parts, position)
         length, wanted, came = large_length(response, self._rules), parts[-1].end - position, 0
         try:
             async with aclosing(pieces(response, self._rules)) as body:
@@ -53,10 +49,6 @@ class Writer:
         finally:
             await self._flush(spread)
             await self._written()
-
-    def _tell(self) -> None:
-        """For the thread that has written."""
-        self._loop.call_soon_threadsafe(self._advanced)
 
     async def _receive(self, response: httpx.Response, spread: Spread, count: int) -> bool:
         """Has a thread take the rest of a body; False where that cannot be, or not yet."""
