@@ -44,7 +44,9 @@ def _build(services: Services, name: str) -> Routers:
     try:
         routers = Deadline(f"frontend {name}").call(lambda: list(frontend.routers(services)))
         for router in routers:
-            router.opt["frontend"] = name
+            # What is none is for Litestar to refuse.
+            if isinstance(router, Router):
+                router.opt["frontend"] = name
         return routers
     except Exception:
         log.exception("frontend %s is left out", name)

@@ -160,8 +160,8 @@ def documents_route() -> HTTPRouteHandler:
     made: dict[str, bytes] = {}
 
     @get("/openapi/{name:str}")
-    async def get_document(request: AnyRequest, name: str) -> Response[bytes]:
-        frontend = name.removesuffix(".json")
+    async def get_document(request: AnyRequest) -> Response[bytes]:
+        frontend = str(request.path_params["name"]).removesuffix(".json")
         if frontend not in made:
             found = declared(request.app)
             if frontend not in found:
