@@ -17,6 +17,7 @@ from corectl.errors import BadRequest, Canceled, CorectlError, TooLarge, TooSlow
 from corectl.server import body as body_module
 from corectl.server.body import DRAIN_FACTOR, decode, read_body, stream_body
 from corectl.server.encodings import MAX_FRAMES
+from corectl.server.nesting import MAX_DEPTH
 
 
 class Sender:
@@ -65,6 +66,25 @@ def test_a_body_that_is_too_large_is_read_on_for_a_while_only() -> None:
     with pytest.raises(TooLarge):
         read(endless)
     assert endless.taken == DRAIN_FACTOR + 1
+
+
+class Deep(msgspec.Struct):
+    value: Any = None
+
+
+def nested(depth: int, filler: str = "") -> bytes:
+    return f'{{"filler":"{filler}","value":{"[" * depth}{"]" * depth}}}'.encode()
+
+
+@pytest.mark.parametrize(
+    "filler", ["", "x" * 2**17, '\\"' + "]" * 1000, "[" * 1000], ids=["", "long", "closing", "opening"]
+)
+def test_what_is_nested_too_deeply_is_refused_on_every_stack(filler: str) -> None:
+    """What a thread with a short stack could read could not be written where the stack is longer."""
+    assert decode(nested(MAX_DEPTH - 1, filler), Deep).value is not None
+    for depth in (MAX_DEPTH, 960, 100_000):
+        with pytest.raises(BadRequest, match="malformed JSON: nested too deeply"):
+            decode(nested(depth, filler), Deep)
 
 
 def test_a_client_that_leaves() -> None:

@@ -129,12 +129,17 @@ to_server = msgspec.msgpack.Decoder(ToServer, dec_hook=_from_text)
 
 
 def frame(value: ToRunner | ToServer) -> bytes:
-    """A value as it goes over the wire. Safe to call from any thread. Raises `BadRequest` for a number too large."""
+    """A value as it goes over the wire. Safe to call from any thread.
+
+    Raises `BadRequest` for a number too large, and for what is nested too deeply.
+    """
     buffer = bytearray(HEADER)
     try:
         _encoder.encode_into(value, buffer, HEADER)
     except (OverflowError, UnicodeEncodeError):
         buffer[HEADER:] = _encoder.encode(_encodable(value))
+    except RecursionError:
+        raise BadRequest("what is sent to the model is nested too deeply") from None
     buffer[:HEADER] = (len(buffer) - HEADER).to_bytes(HEADER, "big")
     return bytes(buffer)
 

@@ -15,6 +15,7 @@ from litestar import Request
 from corectl.errors import BadRequest, Canceled, TooLarge, TooSlow
 from corectl.server.apart import apart
 from corectl.server.encodings import decompressed
+from corectl.server.nesting import too_deep
 
 T = TypeVar("T", bound=msgspec.Struct)
 R = TypeVar("R")
@@ -105,6 +106,8 @@ def decode(body: bytes, kind: type[T]) -> T:
         raise TooLarge("the request body has too many members or items for this server to read")
     if not body.strip():
         raise BadRequest("missing request body")
+    if too_deep(body):
+        raise BadRequest("malformed JSON: nested too deeply")
     try:
         return msgspec.json.decode(_known_members(body, kind), type=kind)
     except msgspec.ValidationError as exc:

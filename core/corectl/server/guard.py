@@ -23,7 +23,7 @@ LOCAL_ORIGINS = (
 ALLOWED_METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
 ALLOWED_HEADERS = (
     "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,X-Stainless-Arch,X-Stainless-Async,"
-    "X-Stainless-Custom-Poll-Interval,X-Stainless-Helper-Method,X-Stainless-Lang,X-Stainless-Os,"
+    "X-Stainless-Custom-Poll-Interval,X-Stainless-Helper,X-Stainless-Helper-Method,X-Stainless-Lang,X-Stainless-Os,"
     "X-Stainless-Package-Version,X-Stainless-Poll-Helper,X-Stainless-Retry-Count,X-Stainless-Runtime,"
     "X-Stainless-Runtime-Version,X-Stainless-Timeout,OpenAI-Organization,OpenAI-Project,X-Api-Key,Anthropic-Version,"
     "Anthropic-Beta,Anthropic-Dangerous-Direct-Browser-Access,Idempotency-Key,X-Corectl-Num-Ctx,X-Request-Id"
@@ -65,7 +65,7 @@ class Guard:
         if scope["method"] == "OPTIONS":
             await _reply(send, 204, self._cors(origin) + _PREFLIGHT)
             return
-        await self._app(scope, receive, self._adding(send, self._cors(origin)))
+        await self._app(scope, receive, self._adding(send, [*self._cors(origin), _EXPOSED]))
 
     def _cors(self, origin: str) -> list[tuple[bytes, bytes]]:
         if "*" in self._origins:
@@ -80,6 +80,12 @@ class Guard:
 
         return send_with_cors
 
+
+_EXPOSED = (
+    b"access-control-expose-headers",
+    b"Retry-After,X-Should-Retry,Request-Id,X-Request-Id,X-Corectl-Context",
+)
+"""What scripts in pages may read of a reply besides its content: the libraries do, to know whether to ask again."""
 
 _READ = frozenset((b"host", b"origin"))
 _PREFLIGHT = [
