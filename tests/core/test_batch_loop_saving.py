@@ -113,6 +113,37 @@ def test_what_is_quickly_saved_need_not_wait_for_a_pause() -> None:
     assert saved == [2, 1]
 
 
+def test_no_text_is_held_back_while_states_are_saved_or_restored() -> None:
+    """Whoever holds output is told before a state is copied, which may take long."""
+    stage = Stage(idle_cells=100, cells=1000, num_ctx=1000)
+    told = False
+    copies: list[bool] = []
+
+    def tell(long: bool) -> None:
+        nonlocal told
+        told = long
+
+    def noting(work: Any) -> Any:
+        def noted(*arguments: Any) -> Any:
+            copies.append(told)
+            return work(*arguments)
+
+        return noted
+
+    stage.engine.save = noting(stage.engine.save)  # type: ignore[method-assign]
+    stage.engine.restore = noting(stage.engine.restore)  # type: ignore[method-assign]
+    arrivals = {0: 1, 3: 2, 400: 1, 500: 2}
+    for step in range(3000):
+        if step in arrivals:
+            number = arrivals[step]
+            stage.add(job(step, text(number, 450), predict=300))
+        if not stage.loop.idle:
+            told = False
+            stage.loop.step(tell)
+    assert stage.loop.idle and stage.loop.state.preempted
+    assert len(copies) >= 4 and all(copies)
+
+
 def test_nothing_is_thrown_away_for_the_sake_of_speed() -> None:
     """There is room for one state only: the other one stays in the pool."""
     stage = Stage(idle_cells=50, snapshots=600)

@@ -162,6 +162,57 @@ def test_threads_are_free_again(puller: Puller, layer: Layer, monkeypatch: pytes
     assert [threads.free for threads in made] == [workers.BODIES]
 
 
+@pytest.mark.parametrize("error", [OSError(9, "Bad file descriptor"), OSError(24, "Too many open files")])
+def test_a_connection_that_cannot_be_had_once_more_is_left_to_the_loop(
+    puller: Puller,
+    layer: Layer,
+    received: dict[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+    error: OSError,
+) -> None:
+    def refuse(_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(writing, "connection_of", refuse)
+    check(puller, layer)
+    assert not received
+
+
+def test_a_thread_that_cannot_be_started_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> list[str]:
+        threads = workers.Threads()
+        work, done = workers.Workers(threads), list[str]()
+
+        def fail(*_: Any) -> Any:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threads.bodies, "submit", fail)
+        for _ in range(2 * workers.BODIES):
+            with pytest.raises(RuntimeError):
+                work.start_body(lambda: done.append("never"))
+        assert threads.free == workers.BODIES and work.free
+        monkeypatch.undo()
+        await work.start_body(lambda: done.append("now"))
+        await work.settled()
+        await asyncio.sleep(0)
+        assert threads.free == workers.BODIES
+        threads.close()
+        return done
+
+    assert asyncio.run(story()) == ["now"]
+
+
+def test_without_a_thread_to_be_started_the_loop_receives(
+    puller: Puller, layer: Layer, received: dict[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(workers.Workers, "start_body", fail)
+    check(puller, layer)
+    assert not received
+
+
 def test_what_breaks_meanwhile_goes_on_where_it_was(
     origin: FakeOrigin, puller: Puller, layer: Layer, received: dict[int, int]
 ) -> None:

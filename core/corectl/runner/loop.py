@@ -122,12 +122,15 @@ class BatchLoop:
         """Computes one step for all running sequences. Call it while not `idle`.
 
         `before_compute` is called when the step is decided, right before the engine starts on it (not at all if there
-        is nothing to compute); it is told whether the step may take longer than one token of each sequence does.
+        is nothing to compute); it is told whether the step may take longer than one token of each sequence does. It is
+        called before states are saved or restored, too.
         """
+        if self._pool.crowded or (self._waiting and not self._full):
+            before_compute(True)
         refused = self._admit()
         # While prompts are read, newcomers wait for their first word.
         self._pool.trim(large=all(seq.pending == 1 for seq in self._running.values()))
-        plan = self._plan()
+        plan = self._plan(before_compute)
         if refused or not plan.work:
             # What cannot be computed now never can: nothing else holds cells that could become free.
             stuck = [] if plan.work else [self._fail(seq, EngineError(NO_CELLS)) for seq in self._all()]
@@ -158,7 +161,7 @@ class BatchLoop:
     def _all(self) -> list[Running]:
         return list(self._running.values())
 
-    def _plan(self) -> Plan:
+    def _plan(self, before_preempting: Callable[[bool], None]) -> Plan:
         num_batch = self._engine.info.num_batch
         while True:
             plan = plan_step(
@@ -166,6 +169,7 @@ class BatchLoop:
             )
             if plan.preempt is None:
                 return plan
+            before_preempting(True)
             self._preempt(self._running[plan.preempt])
 
     def _output(

@@ -185,15 +185,21 @@ class CellPool:
             self._tree.extend(id, tokens)
         return True
 
+    @property
+    def crowded(self) -> bool:
+        """Whether kept sequences slow down those that run, and some can go."""
+        most = self._engine.info.idle_cells
+        return not self._trimmed and most > 0 and self.idle > most
+
     def trim(self, *, large: bool) -> None:
         """Takes kept sequences out of the pool while they slow down the steps of those that run.
 
         All that are saved, or quickly are; and if one with a `large` state may be saved now, one of those. One that
         would be lost stays: it costs time, but less than to compute it again.
         """
-        most = self._engine.info.idle_cells
-        if self._trimmed or not most or self.idle <= most:
+        if not self.crowded:
             return
+        most = self._engine.info.idle_cells
         spare = large
         for id, kept in list(self._kept.items()):
             quick = self._is_saved(id, kept) or (self._fits(id, kept) and self._is_at_most(id, SMALL_STATE))
@@ -209,8 +215,7 @@ class CellPool:
 
         If it is to be `quick`, only a state of up to `QUICK_STATE` bytes.
         """
-        most = self._engine.info.idle_cells
-        if self._trimmed or not most or self.idle <= most:
+        if not self.crowded:
             return False
         for id, kept in self._kept.items():
             if self._is_saved(id, kept) or not self._fits(id, kept):

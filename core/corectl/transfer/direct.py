@@ -27,10 +27,13 @@ def is_bare(response: httpx.Response) -> bool:
 
 
 def connection_of(response: httpx.Response) -> socket.socket:
-    """The connection of a reply, once more; to be closed."""
-    return socket.socket(
-        fileno=os.dup(response.extensions["network_stream"].get_extra_info("socket").fileno())
-    )
+    """The connection of a reply, once more; to be closed. Raises `OSError`, as where it has been reset."""
+    descriptor = os.dup(response.extensions["network_stream"].get_extra_info("socket").fileno())
+    try:
+        return socket.socket(fileno=descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
 
 
 def receive(

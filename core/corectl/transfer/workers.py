@@ -51,9 +51,12 @@ class Workers:
         return self._threads.free > 0
 
     def start_body(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Work that takes as long as a body does; only where a thread is free."""
-        self._threads.free -= 1
+        """Work that takes as long as a body does; only where a thread is free.
+
+        Raises `RuntimeError` where none can be started; the work may be done all the same, later.
+        """
         future = self._start(self._threads.bodies, work)
+        self._threads.free -= 1
         future.add_done_callback(self._freed)
         return future
 

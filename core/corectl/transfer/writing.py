@@ -58,11 +58,20 @@ class Writer:
         await self._written()
         if not self._workers.free:
             return False
-        connection = connection_of(response)
+        try:
+            connection = connection_of(response)
+        except OSError:
+            # It has been reset, which the library will say; or no descriptor is left, and the library goes on.
+            return False
         connection.settimeout(self._rules.stall)
-        future = self._workers.start_body(
-            lambda: receive(connection, spread, count, self._rules.buffer, response.request)
-        )
+        try:
+            future = self._workers.start_body(
+                lambda: receive(connection, spread, count, self._rules.buffer, response.request)
+            )
+        except RuntimeError:
+            # No thread can be started. If one comes free, it finds the connection closed, and writes nothing.
+            connection.close()
+            return False
         future.add_done_callback(lambda _: connection.close())
         try:
             await asyncio.shield(future)
