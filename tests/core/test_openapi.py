@@ -47,7 +47,12 @@ NAMED = Operation(summary="Says a name", reply=str, fails=(404,))
 
 
 def made(*handlers: Any, **opt: Any) -> dict[str, Any]:
-    app = Litestar([Router("/x", route_handlers=handlers, opt={"frontend": "x", **opt})], openapi_config=None)
+    # Its own logging would be in force for every test that follows.
+    app = Litestar(
+        [Router("/x", route_handlers=handlers, opt={"frontend": "x", **opt})],
+        openapi_config=None,
+        logging_config=None,
+    )
     return document("x", declared(app).get("x", []))
 
 

@@ -103,13 +103,14 @@ class RemoteSuite(Suite):
         async def story(host: RemoteHost) -> list[Reply]:
             runner = self._runner(host)
             await runner.ready()
-            return [await collect(runner.complete(self._request())) for _ in range(2)]
+            # A longer text may come to a close decision, which falls another way where the prompt is known already.
+            return [await collect(runner.complete(self._request(num_predict=6))) for _ in range(2)]
 
         first, second = self._play(story)
         assert first.text and first.text == second.text
         assert len(first.deltas) > 1, "all of it came at once"
         assert first.finish.reason in ("length", "stop")
-        assert 0 < first.finish.usage.output_tokens <= 12 and first.finish.usage.prompt_tokens > 0
+        assert 0 < first.finish.usage.output_tokens <= 6 and first.finish.usage.prompt_tokens > 0
 
     def test_stop_strings(self) -> None:
         """A text ends before a stop string."""
