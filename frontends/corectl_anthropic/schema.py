@@ -131,8 +131,8 @@ class CountRequest(msgspec.Struct, kw_only=True):
     output_format: WireFormat | None = None
     num_ctx: Count | None = None
     keep_alive: KeepAlive = None
-    mcp_servers: list[Any] = []
-    container: Any = None
+    mcp_servers: Annotated[list[Any], msgspec.Meta(extra_json_schema={"maxItems": 0})] = []
+    container: Annotated[Any, msgspec.Meta(extra_json_schema={"type": "null"})] = None
 
 
 class MessagesRequest(CountRequest, kw_only=True):

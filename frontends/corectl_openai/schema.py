@@ -191,9 +191,9 @@ class ResponsesRequest(ModelRequest, kw_only=True):
     truncation: Annotated[str | None, among(*TRUNCATIONS)] = None
     conversation: Annotated[Any, _REFUSED] = None
     background: Annotated[bool, _shape({"const": False})] = False
-    prompt: Any = None
+    prompt: Annotated[Any, _REFUSED] = None
     include: list[str] = []
-    top_logprobs: int = 0
+    top_logprobs: Annotated[int, _shape({"const": 0})] = 0
 
 
 class EmbeddingsRequest(ModelRequest, kw_only=True):

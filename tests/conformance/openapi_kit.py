@@ -106,9 +106,9 @@ def check_reply(document: Document, method: str, path: str, reply: Any) -> str:
         pieces = pieces_of(media_type, reply.content)
         assert pieces, (path, reply.text[:300])
         for piece in pieces:
-            _validate(document, described["x-item-schema"], piece)
+            validate(document, described["x-item-schema"], piece)
     elif media_type == "application/json":
-        _validate(document, described["schema"], json.loads(reply.content))
+        validate(document, described["schema"], json.loads(reply.content))
     return media_type
 
 
@@ -130,7 +130,8 @@ def pieces_of(media_type: str, body: bytes) -> list[Any]:
     return found
 
 
-def _validate(document: Document, schema: dict[str, Any], value: Any) -> None:
+def validate(document: Document, schema: dict[str, Any], value: Any) -> None:
+    """Fails unless a value is as a schema of the document says."""
     whole = {**schema, "components": document["components"]}
     validator = jsonschema.Draft202012Validator(
         whole, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
@@ -187,6 +188,6 @@ def _sender(server: Server, document: Document, tame: Any, statuses: Counter[int
         if media_type in STREAMS:
             content = case.operation.definition.raw["responses"]["200"]["content"][media_type]
             for piece in pieces_of(media_type, reply.content):
-                _validate(document, content["x-item-schema"], piece)
+                validate(document, content["x-item-schema"], piece)
 
     return send

@@ -10,7 +10,15 @@ from schemathesis import GenerationMode
 
 from tests.agent import AGENT, create_agent
 from tests.bert import write_ranker
-from tests.conformance.openapi_kit import STREAMS, Document, attack, check_reply, fetched, operations
+from tests.conformance.openapi_kit import (
+    STREAMS,
+    Document,
+    attack,
+    check_reply,
+    fetched,
+    operations,
+    validate,
+)
 from tests.conformance.test_output_matrix import QWEN
 from tests.conftest import MODEL, Server
 from tests.frontends.conftest import EMBEDDER, create, digest_of, upload
@@ -201,6 +209,30 @@ def test_a_document_that_is_not_there(target: Server) -> None:
     reply = target.client.get("/openapi/nobody.json")
     assert reply.status_code == 404
     assert all(f"{frontend}.json" in reply.json()["error"] for frontend in FRONTENDS)
+
+
+@pytest.mark.parametrize(
+    ("frontend", "path", "field", "refused"),
+    [
+        ("openai", "/v1/chat/completions", "audio", {"voice": "x"}),
+        ("openai", "/v1/responses", "prompt", {"id": "x"}),
+        ("openai", "/v1/responses", "top_logprobs", 2),
+        ("anthropic", "/v1/messages", "mcp_servers", [{"name": "x"}]),
+        ("anthropic", "/v1/messages", "container", "x"),
+        ("anthropic", "/v1/messages/count_tokens", "container", "x"),
+    ],
+)
+def test_what_is_refused_is_not_declared(
+    target: Server, documents: dict[str, Document], frontend: str, path: str, field: str, refused: Any
+) -> None:
+    document = documents[frontend]
+    schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    body = {"model": BRIEF, "messages": HELLO, "input": "x", "max_tokens": 1}
+    validate(document, schema, body)
+    body[field] = refused
+    with pytest.raises(AssertionError):
+        validate(document, schema, body)
+    assert target.client.post(path, json=body).status_code == 400
 
 
 UNREACHED = {
