@@ -12,7 +12,8 @@ from corectl.model.record import ModelRecord
 from corectl.server.body import AnyRequest
 from corectl.server.context import CONTEXT_HEADER, asked_context
 from corectl.server.fields import MAX_TOP_LOGPROBS, keep_alive_seconds, read_tool_choice
-from corectl_openai.errors import WrongField
+from corectl_openai.errors import WrongField, called
+from corectl_openai.items import short
 from corectl_openai.schema import EFFORTS, ChatRequest, ModelRequest, SamplingRequest
 
 DEFAULTS = {"temperature": 1.0, "top_p": 1.0}
@@ -29,11 +30,16 @@ _REFUSED = {
 
 def load_options(request: AnyRequest, body: ModelRequest) -> dict[str, Any]:
     """The options that matter to loading: the context, from the body or from the header."""
-    said = body.options.num_ctx if body.num_ctx is None else body.num_ctx
+    if body.num_ctx is not None:
+        return {"num_ctx": body.num_ctx}
+    if body.options.num_ctx is not None:
+        called(request, "num_ctx", "options.num_ctx")
+        return {"num_ctx": body.options.num_ctx}
     try:
-        asked = asked_context(request.headers) if said is None else said
+        asked = asked_context(request.headers)
     except BadRequest as exc:
         raise WrongField(CONTEXT_HEADER, exc.message) from exc
+    called(request, "num_ctx", CONTEXT_HEADER)
     return {} if asked is None else {"num_ctx": asked}
 
 
@@ -102,8 +108,16 @@ def read_grammar(kind: Any, schema: Any, where: str, place: str) -> Grammar | No
 
 def read_choice(body: ChatRequest) -> ToolChoice:
     """Which tools may, or must, be called, and whether several at once."""
+    check_choice(body.tool_choice)
     choice = read_tool_choice(body.tool_choice, body.tools)
     return msgspec.structs.replace(choice, parallel=body.parallel_tool_calls)
+
+
+def check_choice(choice: Any) -> None:
+    """Raises `WrongField` for a choice of a type that is not supported, such as `allowed_tools`."""
+    kind = choice.get("type") if isinstance(choice, dict) else None
+    if kind not in (None, "function"):
+        raise WrongField("tool_choice.type", f"tool_choice: the type {short(kind)} is not supported")
 
 
 def read_top_logprobs(body: ChatRequest) -> int:

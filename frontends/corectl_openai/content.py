@@ -9,6 +9,7 @@ import msgspec
 
 from corectl.messages import Message
 from corectl.server.fetching import is_web_address
+from corectl.server.nesting import too_deep
 from corectl_openai.errors import WrongField
 
 ROLES = {"developer": "system", "function": "tool"}
@@ -16,6 +17,9 @@ ROLES = {"developer": "system", "function": "tool"}
 
 _DATA_URL = re.compile(r"data:(?:image/(?:jpeg|jpg|png|webp|gif))?;base64,")
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+UNREAD = "INVALID_JSON"
+"""Under what the arguments of a past call stand if they are no JSON object, as other servers do it."""
+
 _GO_TYPES = {
     type(None): "<nil>",
     bool: "bool",
@@ -39,7 +43,9 @@ def _message(wire: dict[str, Any], where: str, tools: dict[str, str]) -> Message
     if not role:
         raise WrongField(f"{where}.role", f"{where}.role is required", "missing_required_parameter")
     calls = _tool_calls(wire.get("tool_calls"), f"{where}.tool_calls", tools)
-    content = wire.get("refusal") if wire.get("content") is None else wire["content"]
+    content = wire.get("content")
+    if content is None and wire.get("refusal") is not None:
+        content = _text(wire, "refusal", where)
     text, images = read_content(content, f"{where}.content", optional=bool(calls))
     call_id, name = _text(wire, "tool_call_id", where), _text(wire, "name", where)
     answers = role in ("tool", "function")
@@ -135,13 +141,23 @@ def _tool_calls(calls: Any, where: str, tools: dict[str, str]) -> tuple[dict[str
 
 
 def read_arguments(value: Any, where: str) -> dict[str, Any]:
+    """The arguments of a past call. Raises `WrongField` for what is neither a text nor an object.
+
+    A text that is no JSON object is what a model has written, or the part of it that a stream had when it broke off:
+    the conversation has to go on, and the model should see what it did.
+    """
     if isinstance(value, str):
-        try:
-            value = msgspec.json.decode(value or "{}")
-        except (ValueError, RecursionError) as exc:
-            raise WrongField(where, "invalid tool call arguments") from exc
+        return _object(value)
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise WrongField(where, "invalid tool call arguments")
     return value
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = None if too_deep(text.encode()) else msgspec.json.decode(text or "{}")
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {UNREAD: text}

@@ -45,12 +45,16 @@ OURS_IN_RESPONSES = {
 }
 """And in /v1/responses, which has other names."""
 
+_CALLED = "openai_called"
+"""The key for what `called` has noted, in the state of a request."""
+
 _RANGE = re.compile(r"` [<>]=? \S+ - at `\$")
 _SCHEMA = re.compile(r" - at `\$\.?([^`]+)`$")
 _OPTION = re.compile(r'^option "(\w+)"')
 _ABLE = re.compile(r"does not support (tools|vision|thinking|insert)$")
 _MODEL = re.compile(
-    r'^(invalid model name|this model does not support .*|"[^"]*" does not support (chat|generate))$'
+    r"^(invalid model name|ollama cloud is disabled: .*|this model does not support .*"
+    r'|"[^"]*" does not support (chat|generate))$'
 )
 _FIELD = re.compile(
     r"^([a-z][a-z_]*(?:\[\d+\])*(?:\.[a-z_]+(?:\[\d+\])*)*)(?=:| must | is required| needs | may )"
@@ -64,6 +68,11 @@ class WrongField(BadRequest):
         super().__init__(message)
         self.param = param
         self.kind = kind
+
+
+def called(request: AnyRequest, part: str, name: str) -> None:
+    """Notes what a request calls a part that has several names; errors of the core say it then."""
+    request.state.setdefault(_CALLED, {})[part] = name
 
 
 class ErrorBody(msgspec.Struct):
@@ -140,6 +149,7 @@ def error_reply(request: AnyRequest, error: CorectlError) -> Response[bytes]:
         # The official libraries send again what any other 5xx refuses.
         headers["x-should-retry"] = "false"
     names = OURS_IN_RESPONSES if request.scope["path"].endswith("/responses") else OURS
+    names = names | request.state.get(_CALLED, {})
     return Response(
         msgspec.json.encode(ErrorReply(error_body(error, names))),
         status_code=error.status,

@@ -68,13 +68,13 @@ def _gather(turns: list[Message | _Turn], items: list[dict[str, Any]]) -> None:
             turns.append(_said(item, where, thoughts))
             thoughts = []
         elif kind != "web_search_call":
-            raise WrongField(f"{where}.type", f"{where}: items of type {_short(kind)} are not supported")
+            raise WrongField(f"{where}.type", f"{where}: items of type {short(kind)} are not supported")
     if any(thoughts):
         turns.append(_Turn(thoughts=thoughts))
 
 
-def _short(kind: Any) -> str:
-    """What a client calls a type, for an error: as much of it as fits there."""
+def short(kind: Any) -> str:
+    """What a client calls something, for an error: as much of it as fits there."""
     return repr(kind[:64]) if isinstance(kind, str) else type(kind).__name__
 
 
@@ -138,27 +138,38 @@ def spaces_of(tools: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:
 
 
 def read_response_tools(tools: list[dict[str, Any]]) -> tuple[list[Tool], tuple[Notice, ...]]:
-    """The functions among the tools, and what is to be said of the others. Those of a namespace have it in front."""
-    functions: list[Tool] = []
+    """The functions among the tools, and what is to be said of the others. Those of a namespace have it in front.
+
+    Raises `WrongField`, also for two functions that the model could not tell apart.
+    """
+    functions: dict[str, Tool] = {}
     notices: list[Notice] = []
+
+    def add(tool: dict[str, Any], where: str, space: str = "") -> None:
+        function = _function(tool, where, space)
+        name = function["function"]["name"]
+        if name in functions:
+            raise WrongField(f"{where}.name", f"{where}.name: another tool is called {short(name)} too")
+        functions[name] = function
+
     for index, tool in enumerate(tools):
         where, kind = f"tools[{index}]", tool.get("type")
         if kind == "function":
-            functions.append(_function(tool, where))
+            add(tool, where)
         elif kind == "namespace" and isinstance(tool.get("tools"), list):
             space = _text(tool, "name", where)
             for number, member in enumerate(tool["tools"]):
                 if not isinstance(member, dict):
                     raise WrongField(f"{where}.tools[{number}]", f"{where}.tools[{number}] must be an object")
-                functions.append(_function(member, f"{where}.tools[{number}]", f"{space}."))
+                add(member, f"{where}.tools[{number}]", f"{space}.")
         elif kind in SEARCHES:
             notices.append(Notice(code="tool_left_out", message=f"{where}: there is no {kind} here"))
         else:
-            raise WrongField(f"{where}.type", f"{where}: tools of type {_short(kind)} are not supported")
-    return functions, tuple(notices)
+            raise WrongField(f"{where}.type", f"{where}: tools of type {short(kind)} are not supported")
+    return [*functions.values()], tuple(notices)
 
 
-def _function(tool: dict[str, Any], where: str, space: str = "") -> Tool:
+def _function(tool: dict[str, Any], where: str, space: str) -> Tool:
     words = {key: tool[key] for key in _WORDS if tool.get(key) is not None}
     for key, value in words.items():
         kind, article = _WORDS[key]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import msgspec
 from litestar import Response
 
-from corectl.errors import BadRequest
 from corectl.messages import Completion, Grammar, Message, Notice, Tool
 from corectl.model.record import ModelRecord
 from corectl.server.apart import apart
@@ -31,7 +29,14 @@ from corectl.server.operation import SSE
 from corectl.server.services import Services, require_name
 from corectl.server.streaming import StreamedReply
 from corectl.server.whole import CallCollector
-from corectl_openai.asked import load_options, read_effort, read_grammar, read_keep_alive, sampling_options
+from corectl_openai.asked import (
+    check_choice,
+    load_options,
+    read_effort,
+    read_grammar,
+    read_keep_alive,
+    sampling_options,
+)
 from corectl_openai.choices import take_all
 from corectl_openai.errors import WrongField
 from corectl_openai.images import addresses_of
@@ -126,9 +131,7 @@ async def respond(
 
     def keep(items: list[Item]) -> None:
         if body.store:
-            # Arguments with numbers that nothing here can hold: such a response cannot be continued.
-            with suppress(BadRequest):
-                memory.keep(head.id, joined(before, new, encoded([answer_of(items)])))
+            memory.keep(head.id, joined(before, new, encoded([answer_of(items)])))
 
     if body.stream:
         stream = ResponseStream(head, keep)
@@ -171,6 +174,7 @@ def _format(value: Any) -> Grammar | None:
 
 def _choice(body: ResponsesRequest, tools: list[dict[str, Any]]) -> Any:
     choice = body.tool_choice
+    check_choice(choice)
     if isinstance(choice, dict):
         choice = {
             "function": {
@@ -192,7 +196,7 @@ def _settled(
     *,
     tools: bool,
 ) -> Settled:
-    sampling = SamplingRequest(temperature=body.temperature, top_p=body.top_p)
+    sampling = SamplingRequest(temperature=body.temperature, top_p=body.top_p, options=body.options)
     return settle(
         services,
         record,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from corectl_openai.content import read_messages
 from tests.conftest import MODEL, Server
 from tests.frontends.openai_kit import (
     CLEAR,
@@ -23,6 +24,7 @@ from tests.frontends.openai_kit import (
 )
 
 PIXEL = base64.b64encode(b"\x89PNG").decode()
+DEEP = '{"a":' * 300 + "1" + "}" * 300
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +167,10 @@ def test_formats_are_enforced(server: Server, wanted: dict[str, Any], matches: A
 
 
 def test_text_is_no_format(server: Server) -> None:
-    assert chat(server, response_format={"type": "text"})["choices"] == chat(server)["choices"]
+    plain, text = (
+        chat(server, messages=CLEAR, **more) for more in ({}, {"response_format": {"type": "text"}})
+    )
+    assert plain["choices"] == text["choices"]
 
 
 def test_a_call_that_is_required_and_its_answer(shop: Server, tooled: str) -> None:
@@ -200,6 +205,29 @@ def test_calls_are_streamed_as_they_are_written(shop: Server, tooled: str) -> No
     assert json.loads(arguments)["city"] in ("Paris", "Rome")
     assert deltas[0]["role"] == "assistant"
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_a_call_that_broke_off_can_be_sent_back(shop: Server, tooled: str) -> None:
+    body = {"model": tooled, "tools": [WEATHER]}
+    chunks = chat_events(shop, tool_choice="required", **body, max_tokens=20)
+    assert chunks[-1]["choices"][0]["finish_reason"] == "length"
+    calls = [call for c in chunks for call in c["choices"][0]["delta"].get("tool_calls", [])]
+    arguments = "".join(call["function"]["arguments"] for call in calls)
+    with pytest.raises(ValueError, match=r"Expecting|Unterminated"):
+        json.loads(arguments)
+    call = {**calls[0], "function": {"name": "get_weather", "arguments": arguments}}
+    turns = [
+        {"role": "assistant", "content": text_of(chunks), "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": call["id"], "content": "These arguments are no JSON."},
+    ]
+    assert chat(shop, messages=[*QUESTION, *turns], **body)["usage"]["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize("text", ["{", '{"a": 1]}', "[]", "5", '"x"', '{"a": 1e999}', "[" * 5000, DEEP])
+def test_arguments_that_are_no_object_stand_in_one(text: str) -> None:
+    call = {"id": "c", "function": {"name": "f", "arguments": text}}
+    (message,) = read_messages([{"role": "assistant", "tool_calls": [call]}])
+    assert message.tool_calls[0]["function"]["arguments"] == {"INVALID_JSON": text}
 
 
 def test_thoughts_come_as_reasoning(shop: Server, thinker: str) -> None:
@@ -237,10 +265,11 @@ def test_a_refusal_is_what_an_assistant_has_said(server: Server) -> None:
 
 def test_developers_are_heard_as_the_system(server: Server) -> None:
     replies = [
-        chat(server, messages=[{"role": role, "content": "Be brief"}, *QUESTION])
+        chat(server, messages=[{"role": role, "content": "Be brief"}, *CLEAR])
         for role in ("system", "developer")
     ]
     assert replies[0]["choices"] == replies[1]["choices"]
+    assert replies[0]["usage"]["prompt_tokens"] == replies[1]["usage"]["prompt_tokens"]
 
 
 def test_the_context_is_a_field_or_a_header(shop: Server) -> None:
@@ -308,12 +337,13 @@ def test_the_models_own_parameters_stand_before_the_protocols_defaults(shop: Ser
         (
             {
                 "messages": [
-                    {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}
+                    {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": 5}}]}
                 ]
             },
             "messages[0].tool_calls[0].function.arguments",
             "invalid_value",
         ),
+        ({"messages": [{"role": "assistant", "refusal": ["No."]}]}, "messages[0].refusal", "invalid_type"),
         ({"temperature": "hot"}, "temperature", "invalid_type"),
         ({"temperature": -1}, "temperature", "invalid_value"),
         ({"top_p": 2}, "top_p", "invalid_value"),
@@ -354,10 +384,17 @@ def test_the_models_own_parameters_stand_before_the_protocols_defaults(shop: Ser
         ),
         ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
         ({"tool_choice": "zzz"}, "tool_choice", "invalid_value"),
+        (
+            {"tools": [WEATHER], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}},
+            "tool_choice.type",
+            "invalid_value",
+        ),
         ({"functions": []}, "functions", "unsupported_parameter"),
         ({"keep_alive": "soon"}, "keep_alive", "invalid_value"),
         ({"num_ctx": -1}, "num_ctx", "invalid_value"),
         ({"options": {"num_ctx": "x"}}, "options.num_ctx", "invalid_type"),
+        ({"options": {"num_ctx": -5}}, "options.num_ctx", "invalid_value"),
+        ({"options": {"num_ctx": -5}, "num_ctx": -6}, "num_ctx", "invalid_value"),
         ({"model": ""}, "model", "missing_required_parameter"),
         ({"model": "../x"}, "model", "invalid_value"),
     ],
@@ -379,6 +416,11 @@ def test_a_model_that_is_not_here(server: Server) -> None:
         "param": "model",
         "code": "model_not_found",
     }
+
+
+def test_a_model_of_the_cloud_is_refused(server: Server) -> None:
+    error = refused(server, "/v1/chat/completions", status=403, model=f"{MODEL}:cloud", messages=QUESTION)
+    assert (error["type"], error["param"]) == ("permission_error", "model")
 
 
 def test_a_message_that_is_cut_is_said(shop: Server) -> None:

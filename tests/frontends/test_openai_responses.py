@@ -13,6 +13,8 @@ from corectl.messages import Message
 from corectl_openai.errors import WrongField
 from corectl_openai.items import read_items
 from corectl_openai.memory import NOTHING, Conversations, decoded, encoded, joined
+from corectl_openai.response import answer_of
+from corectl_openai.response_objects import CallItem
 from tests.conftest import MODEL, Server
 from tests.frontends.conftest import SKY
 from tests.frontends.openai_kit import ask, recorded_model, refused
@@ -28,6 +30,8 @@ WEATHER = {
         "required": ["city"],
     },
 }
+
+SKIES = {"type": "namespace", "name": "sky", "tools": [{"type": "function", "name": "f"}]}
 
 
 def respond(server: Server, /, **body: Any) -> dict[str, Any]:
@@ -97,6 +101,12 @@ def test_the_events_of_a_message_in_their_order(server: Server) -> None:
     assert found[-2]["item"] == found[-1]["response"]["output"][0]
     assert found[-2]["item"]["status"] == "incomplete"
     assert found[-1]["response"]["id"] == found[0]["response"]["id"]
+
+
+def test_a_limit_among_the_native_options_holds(server: Server) -> None:
+    body = {"input": SKY, "temperature": 0, "options": {"num_predict": 3}}
+    assert ask(server, PATH, **body)["usage"]["output_tokens"] == 3
+    assert ask(server, PATH, **body, max_output_tokens=2)["usage"]["output_tokens"] == 2
 
 
 def test_instructions_and_items(server: Server) -> None:
@@ -196,9 +206,13 @@ def test_what_is_not_stored_cannot_be_continued(server: Server) -> None:
         ({"input": []}, "input"),
         ({"input": [{"type": "zzz"}]}, "input[0].type"),
         ({"input": [{"role": "user", "content": 5}]}, "input[0].content"),
-        ({"input": [{"type": "function_call", "call_id": "a", "name": "f", "arguments": "{"}]}, "input[0].arguments"),
+        ({"input": [{"type": "function_call", "call_id": "a", "name": "f", "arguments": 5}]}, "input[0].arguments"),
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),
         ({"tools": [{"type": "code_interpreter"}]}, "tools[0].type"),
+        ({"tools": [{**WEATHER, "name": "sky.f"}, SKIES]}, "tools[1].tools[0].name"),
+        ({"tools": [SKIES, {**WEATHER, "name": "sky.f"}]}, "tools[1].name"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "allowed_tools", "mode": "auto"}}, "tool_choice.type"),
+        ({"options": {"num_ctx": -5}}, "options.num_ctx"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
         ({"text": {"format": {"type": "json_schema", "schema": 5}}}, "text.format.schema"),
         ({"text": {"format": {"type": "json_schema", "schema": {"type": "zzz"}}}}, "text.format.schema.type"),
@@ -232,6 +246,14 @@ def test_calls_are_part_of_the_turn_that_made_them() -> None:
     (message,) = read_items([thought, said, call, {**call, "call_id": "d"}])
     assert (message.content, message.thinking) == ("Let me see.", "hm")
     assert [made["id"] for made in message.tool_calls] == ["c", "d"]
+
+
+def test_arguments_that_no_object_of_ours_can_hold_are_taken_back() -> None:
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": '{"a": 1e999}'}
+    item = CallItem(id="fc_1", status="completed", call_id="c", name="f", arguments='{"a": 1e999}')
+    (message,) = read_items([call])
+    assert message.tool_calls == answer_of([item]).tool_calls
+    assert message.tool_calls[0]["function"]["arguments"] == {"INVALID_JSON": '{"a": 1e999}'}
 
 
 def test_many_calls_of_one_turn_are_read_in_one_go() -> None:
