@@ -16,11 +16,13 @@ from corectl.messages import (
     Delta,
     Detokenize,
     Finish,
+    Fit,
     Message,
     Prompt,
     RawPrompt,
     TextPrompt,
 )
+from corectl.messages import Usage as Spent
 from corectl.model.record import ModelRecord
 from corectl.server.asking import asking
 from corectl.server.body import AnyRequest
@@ -41,9 +43,15 @@ from corectl_openai.text import TextReply, text_choice
 
 Result = tuple[Delta, Finish]
 
+LOAD = "load"
+"""Why a choice of an empty prompt has ended."""
+
 
 class AskedCompletion(msgspec.Struct, frozen=True, kw_only=True):
-    """A request as far as it is read without its model. `each` is how many completions each prompt gets."""
+    """A request as far as it is read without its model. `each` is how many completions each prompt gets.
+
+    There is at least one prompt, if only an empty one.
+    """
 
     body: CompletionRequest
     prompts: list[Input]
@@ -53,14 +61,12 @@ class AskedCompletion(msgspec.Struct, frozen=True, kw_only=True):
 def read_completion(body: CompletionRequest) -> AskedCompletion:
     """Checks what needs no model. Raises `BadRequest`."""
     require_name(body.model)
-    prompts = read_inputs(body.prompt, "prompt")
-    # Among others an empty one counts: choices are known by their numbers.
-    prompts = prompts if any(prompts) else []
+    prompts = read_inputs(body.prompt, "prompt") or [""]
     return AskedCompletion(body=body, prompts=prompts, each=_check(body, prompts))
 
 
 async def complete(request: AnyRequest, services: Services, asked: AskedCompletion) -> Response[Any]:
-    """Runs the request. Without a prompt the model is loaded, and that is all."""
+    """Runs the request. If all prompts are empty, the model is loaded, and that is all."""
     clock, created = Clock(), int(time.time())
     body, prompts, each = asked.body, asked.prompts, asked.each
     record = await find_model(services, body.model)
@@ -68,14 +74,15 @@ async def complete(request: AnyRequest, services: Services, asked: AskedCompleti
 
     def read() -> tuple[Settled, list[Completion]]:
         settled = _settled(services, record, body, options)
-        return settled, [_work(services, settled, body, prompt, logprobs=each > body.n) for prompt in prompts]
+        # Among others an empty one counts: choices are known by their numbers.
+        full = prompts if any(prompts) else []
+        return settled, [_work(services, settled, body, prompt, logprobs=each > body.n) for prompt in full]
 
     settled, works = await services.reading(record, read)
     whole = TextReply(body.model, created, clock, prompts=len(prompts), n=body.n)
     if not works:
         await while_connected(request, load(services, settled))
-        choice = TextChoice("", 0, "load")
-        return reply(whole.object([choice], Usage()))
+        return _loaded(whole, body, len(prompts))
     shown = await _echoes(request, services, body, prompts) if body.echo else [""] * len(prompts)
     opened = await open_all(
         request, services, settled, [one for work in works for one in variants(work, each)], clock
@@ -95,6 +102,18 @@ async def complete(request: AnyRequest, services: Services, asked: AskedCompleti
         encode_error=error_event,
         ping=PING,
         beside=list(zip(opened[1:], encoders[1:], strict=True)),
+    )
+
+
+def _loaded(whole: TextReply, body: CompletionRequest, prompts: int) -> Response[bytes]:
+    """The reply to so many empty prompts: each of their choices ends where it begins."""
+    if not body.stream:
+        choices = [TextChoice("", index, LOAD) for index in range(prompts * body.n)]
+        return reply(whole.object(choices, Usage()))
+    end = Finish(reason=LOAD, usage=Spent(), fit=Fit(num_ctx=0))
+    encoders = whole.encoders([""] * prompts, usage=bool(body.stream_options.include_usage))
+    return Response(
+        b"".join(encode(end) for encode in encoders), headers={"content-type": SSE}, status_code=200
     )
 
 

@@ -105,7 +105,7 @@ class ChatChunk(ChatHead, kw_only=True):
 
 
 class TextLogprobs(msgspec.Struct):
-    """Offsets count from the first of these tokens."""
+    """Offsets are in characters, and count from the first token of the choice."""
 
     tokens: list[str]
     token_logprobs: list[float]

@@ -60,6 +60,7 @@ class _Choice:
         self._index = index
         self._shown = shown
         self._usage = usage
+        self._offset = 0
         self._begin = b'%s,"choices":[{"text":' % head
         self._middle = b',"index":%d,"finish_reason":' % index
         self._rest = self._middle + b"null}]" + (NO_USAGE if usage else b"") + b"}\n\n"
@@ -81,9 +82,15 @@ class _Choice:
             return b""
         rest = self._rest
         if delta.logprobs:
-            found = encode(legacy_logprobs(delta.logprobs))
+            found = encode(self._next(delta.logprobs))
             rest = rest.replace(b"null}]", b'null,"logprobs":%s}]' % found, 1)
         return self._begin + encode(text) + rest
+
+    def _next(self, found: Sequence[Logprob]) -> TextLogprobs:
+        """Those of the next tokens, which stand behind those that were shown before."""
+        shown = legacy_logprobs(found, self._offset)
+        self._offset += sum(map(len, shown.tokens))
+        return shown
 
 
 def text_choice(index: int, delta: Delta, finish: Finish, *, logprobs: bool) -> TextChoice:
@@ -91,12 +98,12 @@ def text_choice(index: int, delta: Delta, finish: Finish, *, logprobs: bool) -> 
     return TextChoice(delta.text, index, finish.reason, found)
 
 
-def legacy_logprobs(found: Sequence[Logprob]) -> TextLogprobs:
-    """Probabilities as this route has them."""
+def legacy_logprobs(found: Sequence[Logprob], offset: int = 0) -> TextLogprobs:
+    """Probabilities as this route has them, of tokens of which the first stands at `offset`, in characters."""
     tokens = [item.chosen.token for item in found]
     return TextLogprobs(
         tokens=tokens,
         token_logprobs=[item.chosen.logprob for item in found],
         top_logprobs=[{top.token: top.logprob for top in item.top} for item in found],
-        text_offset=[0, *accumulate(map(len, tokens))][:-1],
+        text_offset=[*accumulate(map(len, tokens), initial=offset)][:-1],
     )

@@ -96,6 +96,8 @@ def test_probabilities(server: Server) -> None:
     chunks = events(server, PATH, prompt=SAY, **GREEDY | {"logprobs": 0, "max_tokens": 3})
     streamed = [c["choices"][0]["logprobs"]["tokens"] for c in chunks if "logprobs" in c["choices"][0]]
     assert [token for part in streamed for token in part] == found["tokens"]
+    offsets = [c["choices"][0]["logprobs"]["text_offset"] for c in chunks if "logprobs" in c["choices"][0]]
+    assert [offset for part in offsets for offset in part] == found["text_offset"]
 
 
 def test_a_suffix_needs_a_model_that_fills_in(shop: Server) -> None:
@@ -108,6 +110,18 @@ def test_a_suffix_needs_a_model_that_fills_in(shop: Server) -> None:
 def test_without_a_prompt_the_model_is_loaded(server: Server) -> None:
     reply = complete(server, prompt=None)
     assert texts(reply) == [""] and reply["choices"][0]["finish_reason"] == "load"
+
+
+@pytest.mark.parametrize(("prompt", "n", "count"), [(None, 1, 1), ("", 2, 2), (["", ""], 2, 4)])
+def test_empty_prompts_have_a_choice_each_in_streams_too(
+    server: Server, prompt: Any, n: int, count: int
+) -> None:
+    reply = complete(server, prompt=prompt, n=n)
+    assert texts(reply) == [""] * count
+    assert {choice["finish_reason"] for choice in reply["choices"]} == {"load"}
+    *chunks, last = events(server, PATH, prompt=prompt, n=n, stream_options={"include_usage": True})
+    assert [chunk["choices"] for chunk in chunks] == [[choice] for choice in reply["choices"]]
+    assert last["choices"] == [] and last["usage"] == reply["usage"]
 
 
 @pytest.mark.parametrize(

@@ -34,13 +34,14 @@ from corectl.messages import (
     Usage,
 )
 from corectl.server.context import Clock
+from corectl.server.inference import CLOUD_DISABLED
 from corectl_openai.choices import SEEDS, variants
 from corectl_openai.errors import OURS_IN_RESPONSES, error_body, error_event
 from corectl_openai.response import ResponseHead
 from corectl_openai.response_stream import ResponseStream
 from corectl_openai.schema import ResponsesRequest
 from corectl_openai.stream import ChatStream
-from corectl_openai.text import legacy_logprobs
+from corectl_openai.text import TextReply, legacy_logprobs
 
 LOGPROB = Logprob(TokenLogprob("a", -0.5, b"a"), ())
 
@@ -175,6 +176,7 @@ def test_an_error_in_mid_stream_is_an_event_that_clients_raise() -> None:
         (NotFound("no"), "not_found_error", "model", "model_not_found"),
         (Unauthorized("who"), "authentication_error", None, "unauthorized"),
         (Forbidden("no"), "permission_error", None, "forbidden"),
+        (Forbidden(CLOUD_DISABLED), "permission_error", "model", "forbidden"),
         (RemoteError("slow down", 429), "rate_limit_error", None, "remote_error"),
         (Busy("later"), "api_error", None, "busy"),
         (NotSupported("cannot"), "api_error", None, "not_supported"),
@@ -220,3 +222,11 @@ def test_offsets_of_a_long_text_are_counted_in_one_go() -> None:
     found = [Logprob(TokenLogprob("ab", -0.5, b"ab"), ())] * 100_000
     assert legacy_logprobs(found).text_offset == list(range(0, 200_000, 2))
     assert legacy_logprobs([]).text_offset == []
+
+
+def test_offsets_of_a_stream_go_on_from_event_to_event() -> None:
+    first, second = TextReply("m", 1, Clock(), prompts=1, n=2).encoders([""], usage=False)
+    piece = Delta("aa", (LOGPROB, LOGPROB))
+    data = first(piece) + second(piece) + first(piece)
+    found = [chunk["choices"][0]["logprobs"]["text_offset"] for chunk in chunks(data)]
+    assert found == [[0, 1], [0, 1], [2, 3]]
