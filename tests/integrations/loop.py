@@ -74,6 +74,9 @@ def _quoted(text: str) -> str:
 def create_loop(
     server: Server, name: str = LOOP, tools: dict[str, dict[str, Any]] = TOOLS, *, thinks: bool = False
 ) -> None:
-    """Gives a server such a model. It is greedy whatever the request says of the temperature."""
+    """Gives a server such a model. It is greedy whatever the request says of the temperature.
+
+    The number of threads decides the order of sums, and follows the load of the machine unless it is given.
+    """
     made = template(tools, thinks=thinks)
-    create(server, name, **{"from": MODEL}, template=made, parameters={"top_k": 1})
+    create(server, name, **{"from": MODEL}, template=made, parameters={"top_k": 1, "num_thread": 1})
