@@ -279,6 +279,10 @@ def test_a_model_of_a_server_that_is_gone() -> None:
 
 
 def test_nobody_waits_for_a_server_that_is_known_to_be_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    # However long the lines below take, no check begins by itself.
+    monkeypatch.setattr(watch, "FIRST_PAUSE", 60.0)
+    monkeypatch.setattr(watch, "FRESH", float("inf"))
+
     async def story() -> None:
         made = make(remotes={"lab": URL})
         registry, watched = RemoteModels(made), made.named["lab"]
@@ -294,7 +298,6 @@ def test_nobody_waits_for_a_server_that_is_known_to_be_gone(monkeypatch: pytest.
         host.offers = entries("a")
         host.gate.set()
         monkeypatch.setattr(watch, "FRESH", -1.0)
-        monkeypatch.setattr(watch, "FIRST_PAUSE", 60.0)
         with pytest.raises(RemoteUnreachable, match="gone"):
             await found(registry, "lab/a")
         await until(lambda: watched.up)
