@@ -268,9 +268,20 @@ def test_threads_that_wait_for_an_accelerator_are_not_short_of_cores() -> None:
         assert controller.follow(Sample(elapsed=0.2, computing=0.2, own=0.02, idle=0.78)) == 4
 
 
-def test_a_long_pause_tells_before_the_first_step_how_many_cores_are_free() -> None:
+def test_what_ran_in_a_pause_may_be_over_when_it_ends() -> None:
     controller = ThreadController(8)
-    assert controller.follow(Sample(elapsed=60, computing=0, own=0.1, idle=3 * 60.0)) == 3
+    busy_pause = Sample(elapsed=60, computing=0, own=0.1, idle=3 * 60.0)
+    assert controller.follow(busy_pause) == 8
+    assert controller.follow(Sample(elapsed=0.1, computing=0.1, own=0.8, idle=0.0)) == 8, "it was over"
+    assert controller.follow(busy_pause) == 8
+    assert controller.follow(Sample(elapsed=0.1, computing=0.1, own=0.3, idle=0.0)) == 3, "it goes on"
+
+
+def test_a_long_pause_tells_before_the_first_step_that_cores_are_free() -> None:
+    controller = ThreadController(8)
+    for _ in range(2):
+        controller.follow(Sample(elapsed=0.1, computing=0.1, own=0.3, idle=0.0))
+    assert controller.threads == 3
     assert controller.follow(Sample(elapsed=60, computing=0, own=0.1, idle=8 * 60.0)) == 8
 
 

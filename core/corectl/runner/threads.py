@@ -78,7 +78,8 @@ class ThreadController:
         self._since_up += sample.elapsed
         room = max(1, min(self._cores_for_us(sample), self._most, self._share))
         if room < self.threads:
-            self._short += sample.elapsed
+            # What others did while nothing was computed here may be over by now.
+            self._short += max(sample.computing, min(sample.elapsed, SAMPLE_SECONDS))
             self._spare = 0.0
         elif room > self.threads:
             self._room = min(room, self._room) if self._spare else room
