@@ -18,7 +18,7 @@ import msgspec
 
 from bench.served import BenchServer
 from bench.weights import model_path, story
-from bench.wire import NativeForm, stream
+from bench.wire import GREEDY, NativeForm, stream
 from corectl.hardware.cores import usable_cores
 
 NUM_CTX = 512
@@ -115,7 +115,9 @@ def compare(rounds: int) -> dict[str, dict[str, float]]:
 def _measure(case: Case, rounds: int, threads: int) -> dict[str, float]:
     server = BenchServer()
     try:
-        form = NativeForm(_install(server, case), threads=threads or None, num_ctx=NUM_CTX)
+        # The libraries' own loops take the likeliest token.
+        model = _install(server, case)
+        form = NativeForm(model, threads=threads or None, num_ctx=NUM_CTX, sampling=GREEDY)
         with _loop(case, threads) as loop:
             pairs = []
             for turn in range(rounds + 1):

@@ -12,12 +12,14 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
 
 SAMPLING = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "min_p": 0.0, "seed": 42}
+GREEDY = {"temperature": 0.0}
 TIMEOUT = 600.0
 
 
@@ -75,10 +77,12 @@ class NativeForm:
     chunk = b'"done":false'
     end = b'"done":true'
 
-    def __init__(self, model: str, *, threads: int | None, num_ctx: int) -> None:
+    def __init__(
+        self, model: str, *, threads: int | None, num_ctx: int, sampling: Mapping[str, float] = SAMPLING
+    ) -> None:
         self._model = model
         # None leaves the number to the server.
-        self._options = {**SAMPLING, "num_thread": threads, "num_ctx": num_ctx}
+        self._options = {**sampling, "num_thread": threads, "num_ctx": num_ctx}
         self._cached = True
 
     def uncached(self) -> NativeForm:

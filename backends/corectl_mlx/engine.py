@@ -24,6 +24,7 @@ from corectl.runner.engine import (
     Work,
 )
 from corectl.runner.sampling import Sampler, probabilities
+from corectl_mlx.ahead import Ahead
 from corectl_mlx.batches import Batches, divided
 from corectl_mlx.caches import Caches, Layout, is_plain, trimmed
 
@@ -54,6 +55,7 @@ class MlxEngine:
         self._model = model
         self._sequences: dict[int, _Sequence] = {}
         self._batches = Batches()
+        self._ahead = Ahead(model, tokenizer.size)
         self._layout: Layout | None = None
         self.info = info
         self.tokenizer = tokenizer
@@ -100,7 +102,10 @@ class MlxEngine:
         lengths = {id: self._sequences[id].length for id in tokens}
         # What the pool has counted is all the memory that there is.
         taken = sum(sequence.length for sequence in self._sequences.values()) + len(tokens)
-        groups = divided(lengths, self.info.cells - taken)
+        spare = self.info.cells - taken
+        if len(tokens) == 1 and spare and self._may_go_ahead(*tokens):
+            return [self._go_ahead(*item) for item in tokens.items()]
+        groups = divided(lengths, spare)
         self._arrange([group for group in groups if len(group) > 1])
         drawn: list[Sampled] = []
         for rows in self._batches.rows:
@@ -109,6 +114,17 @@ class MlxEngine:
             if len(group) == 1:
                 drawn += self._draw(group, self._own(group[0]), tokens)
         return drawn
+
+    def _may_go_ahead(self, id: int) -> bool:
+        sequence = self._sequences[id]
+        room = self.info.num_ctx - sequence.length
+        return sequence.likeliest and room > 1 and is_plain(sequence.caches or self._own(id))
+
+    def _go_ahead(self, id: int, token: int) -> Sampled:
+        sequence = self._sequences[id]
+        drawn = self._ahead.next(id, token, sequence.caches or self._own(id))
+        sequence.length += 1
+        return Sampled(id, drawn)
 
     def _draw(self, ids: Sequence[int], caches: Caches, tokens: Mapping[int, int]) -> list[Sampled]:
         """The next token of sequences that have their caches together."""
@@ -131,6 +147,7 @@ class MlxEngine:
     def _own(self, id: int) -> Caches:
         """The caches of one sequence, which leaves its batch for that."""
         sequence = self._sequences[id]
+        self._ahead.undo(id)
         if sequence.caches is None:
             sequence.caches = self._batches.leave(id)
         return sequence.caches
@@ -141,7 +158,7 @@ class MlxEngine:
         for id in (id for group in groups for id in group):
             sequence = self._sequences[id]
             if sequence.caches is not None:
-                own[id], sequence.caches = sequence.caches, None
+                own[id], sequence.caches = self._own(id), None
         for id, caches in self._batches.arrange(groups, own).items():
             self._sequences[id].caches = caches
 
@@ -150,11 +167,13 @@ class MlxEngine:
 
     def clear(self, id: int) -> None:
         sequence = self._sequences[id]
+        self._ahead.undo(id)
         if sequence.caches is None:
             self._batches.drop(id)
         sequence.caches, sequence.length = self._empty(), 0
 
     def remove(self, id: int) -> None:
+        self._ahead.undo(id)
         if self._sequences.pop(id).caches is None:
             self._batches.drop(id)
 
@@ -201,7 +220,7 @@ class MlxEngine:
     def close(self) -> None:
         self._sequences.clear()
         self._batches = Batches()
-        del self._model
+        del self._ahead, self._model
         mx.clear_cache()
 
 

@@ -31,7 +31,6 @@ def load_model(
     config = read_config(model)
     weights = weights_of(model, config)
     way = way_of(config.providers, variant, placement)
-    placement = msgspec.structs.replace(placement, num_thread=threads_of(placement))
     settings = config.for_library(threads=placement.num_thread, accelerated=way.accelerated)
     vocabulary = config.model.vocab_size
     with ExitStack() as undo, folder_of(model, instead={NAME: msgspec.json.encode(settings)}) as folder:
@@ -51,15 +50,6 @@ def load_model(
     progress(1.0)
     piece = placement.num_batch if way.accelerated else MOST_PIECE
     return OnnxModel(native, tokenizer, info, piece=piece, free=generators)
-
-
-def threads_of(placement: Placement) -> int:
-    """How many threads the library starts: one fewer than there are cores, unless somebody has said how many.
-
-    Their number cannot follow the cores that are free. With a thread on each core, all of them would wait for the one
-    that shares its core with what makes and sends the text.
-    """
-    return placement.num_thread if placement.fixed_threads else max(1, placement.num_thread - 1)
 
 
 def _resident() -> int:

@@ -235,6 +235,37 @@ def test_one_that_pauses_goes_on_where_it_was(engine: Engine) -> None:
     driver.remove(0, 1)
 
 
+def test_a_step_that_was_begun_in_vain_leaves_nothing(engine: Engine) -> None:
+    """The next step of a greedy sequence is begun with the token that was drawn, which a caller need not follow."""
+    tokens = engine.tokenizer.encode(PROMPTS[0])
+    other = engine.tokenizer.encode(PROMPTS[1])
+    engine.add(SequenceSpec(id=0, prompt=tuple(tokens), sampling=GREEDY))
+    engine.step([Work(0, tokens, 0, True)])
+    done = len(tokens)
+    found = []
+    for token in other:
+        found += engine.step([Work(0, [token], done, True)])
+        done += 1
+    # The same tokens where no step is ahead, because probabilities were asked for.
+    engine.add(SequenceSpec(id=1, prompt=tuple(tokens), sampling=GREEDY, top_logprobs=0))
+    (drawn,) = engine.step([Work(1, tokens + other, 0, True)])
+    assert found[-1].token == drawn.token
+    for id in (0, 1):
+        engine.remove(id)
+
+
+def test_no_step_is_begun_beyond_the_context(forms: Forms) -> None:
+    engine = load(forms.safetensors(2), num_ctx=32, cells=32, max_sequences=1)
+    engine.add(SequenceSpec(id=0, prompt=(5,), sampling=GREEDY))
+    token = 5
+    for done in range(32):
+        (drawn,) = engine.step([Work(0, [token], done, True)])
+        token = drawn.token
+    with pytest.raises(EngineError, match="more than 32 tokens"):
+        engine.step([Work(0, [token], 32, True)])
+    engine.close()
+
+
 def test_prompts_in_parts_beside_one_that_generates(engine: Engine) -> None:
     expected = tokens_of(alone(engine, PROMPTS[1]))
     assert tokens_of(alone(engine, PROMPTS[1], chunk=2)) == expected

@@ -110,13 +110,6 @@ def test_there_are_as_many_generators_as_contexts_fit_into_the_pool(folder: Path
         assert use.cache == info.cells * 2 * 2 * 3 * 64 * 4
 
 
-def test_a_core_is_left_to_others_unless_the_number_of_threads_was_given(folder: Path) -> None:
-    for given, fixed, threads in ((2, False, 1), (2, True, 2), (1, False, 1)):
-        engine = load(folder, num_thread=given, fixed_threads=fixed, cells=256)
-        assert engine.info.num_thread == threads
-        engine.close()
-
-
 def test_a_context_is_no_longer_than_the_model_has(copy: Path) -> None:
     edit(copy, model_context_length=100)
     engine = load(copy)
