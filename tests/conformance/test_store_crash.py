@@ -77,7 +77,7 @@ class Killed:
     def grow_old(self) -> None:
         """Lets hours pass over what lies about, then starts a server, which removes what nobody needs."""
         assert self.server.stop() == 0
-        for path in (self.server.models / "blobs").rglob("*"):
+        for path in self.server.models.rglob("*"):
             os.utime(path, (time.time() - 7200,) * 2, follow_symlinks=False)
         self.server = self._started()
 

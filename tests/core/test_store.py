@@ -333,6 +333,18 @@ def test_starting_removes_only_old_orphans(tmp_path: Path) -> None:
     assert (leftover.exists(), partial.exists()) == (False, True)
 
 
+def test_starting_removes_old_manifests_that_were_never_finished(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path)
+    add(catalog, "a", b"data")
+    (folder,) = {path.parent for path in (tmp_path / "manifests").rglob("latest")}
+    old, fresh = folder / ".tmp-old", folder / ".tmp-fresh"
+    for path in (old, fresh):
+        path.write_bytes(b"{")
+    os.utime(old, (time.time() - 7200,) * 2)
+    catalog.start()
+    assert sorted(path.name for path in folder.iterdir()) == [".tmp-fresh", "latest"]
+
+
 def test_a_download_that_broke_off_waits_for_a_week(tmp_path: Path) -> None:
     catalog = Catalog(tmp_path)
     catalog.blobs.put(b"fresh")

@@ -62,6 +62,7 @@ class Catalog:
                 self.blobs.rename_legacy()
                 if self._prune:
                     self.blobs.remove_leftovers(older_than_s=_GRACE_S, partial_s=_PARTIAL_GRACE_S)
+                    self.manifests.remove_leftovers(older_than_s=_GRACE_S)
                     self._remove_unreferenced(self.blobs.digests(older_than_s=_GRACE_S))
         except OSError as error:  # it may be somebody else's, to be read only
             _log.warning("the model store is not tidied up: %s", error)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from corectl.store.disk import sync_directory
 _log = logging.getLogger(__name__)
 
 _MAX_BYTES = 4 << 20
+_TEMPORARY = ".tmp-"
 
 
 class StoredManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +117,7 @@ class ManifestStore:
         target = self._path(stored)
         target.parent.mkdir(parents=True, exist_ok=True)
         # The dot keeps the temporary file from being taken for a tag.
-        descriptor, temporary = tempfile.mkstemp(prefix=".tmp-", dir=target.parent)
+        descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=target.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
@@ -141,6 +144,15 @@ class ManifestStore:
                 parent.rmdir()
             except OSError:  # not empty, or a link
                 break
+
+    def remove_leftovers(self, *, older_than_s: float) -> None:
+        """Remove temporary files that nobody has written to for that long."""
+        newest = time.time() - older_than_s
+        for path in self._folder.glob(f"*/*/*/{_TEMPORARY}*"):
+            # Another server may be done with it in this moment.
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime <= newest:
+                    path.unlink()
 
     def _path(self, name: ModelName) -> Path:
         return self._folder / name.relative_path

@@ -27,6 +27,8 @@ from corectl.transfer.writing import Writer
 
 log = logging.getLogger("corectl.transfer")
 
+Job = Coroutine[Any, Any, None]
+
 HASH_STEP = 2**23
 """Bytes that are worth a turn of the digest."""
 
@@ -107,7 +109,7 @@ class Download:
             return
         try:
             await self._begin()
-            await _together(self._note(), self._fetch(), self._hash(), self._flush())
+            await _together([self._note(), self._flush()], [self._bring(), self._hash()])
             await self._finish()
         finally:
             await self._workers.settled()
@@ -152,6 +154,12 @@ class Download:
     ) -> AbstractAsyncContextManager[httpx.Response]:
         return opened(self._source.http, location, headers, read_seconds=self._rules.stall)
 
+    async def _bring(self) -> None:
+        """Fetches it, and has the disk take the last of it while the digest catches up."""
+        await self._fetch()
+        if self._size >= FLUSH_STEP:
+            await self._workers.run(self._file.flush)
+
     async def _fetch(self) -> None:
         if self._size:
             if len(self._parts) == 1 and not self._parts[0].completed and await self._at_once():
@@ -181,6 +189,7 @@ class Download:
         loop = asyncio.get_running_loop()
         waiting = deque(part for part in self._parts if not part.done)
         running: set[asyncio.Task[None]] = set()
+        done: set[asyncio.Task[None]] = set()
         wanted, since, before, rate = 1, loop.time(), self._completed, 0.0
         try:
             while waiting or running:
@@ -200,7 +209,8 @@ class Download:
                         wanted = min(2 * wanted, self._rules.parts)
                     since, before = loop.time(), self._completed
         finally:
-            await _cancel(running)
+            # Several may have failed at once, and all must be heard.
+            await _cancel(running | done)
 
     async def _fetch_run(self, parts: Sequence[Part]) -> None:
         async def attempt(location: Location) -> None:
@@ -270,9 +280,9 @@ class Download:
                 await asyncio.sleep(self._rules.look)
 
     async def _flush(self) -> None:
-        """Has the disk take what is there from time to time, so that the end need not wait for all of it."""
+        """Again and again has the disk take what is there, so that the end need not wait for all of it."""
         flushed = self._completed
-        while self._completed < self._size:
+        while True:
             await asyncio.sleep(self._rules.tick)
             if self._completed - flushed >= FLUSH_STEP:
                 flushed = self._completed
@@ -324,19 +334,19 @@ class Download:
             self._file.close()
 
 
-async def _together(helper: Coroutine[Any, Any, None], *work: Coroutine[Any, Any, None]) -> None:
-    """Until all of the work is done; the first error ends everything, and is raised. The helper is ended then."""
-    helping = asyncio.ensure_future(helper)
-    working = {asyncio.ensure_future(item) for item in work}
+async def _together(helpers: Sequence[Job], work: Sequence[Job]) -> None:
+    """Until all of the work is done; the first error ends everything, and is raised. The helpers are ended then."""
+    helping = {asyncio.ensure_future(job) for job in helpers}
+    working = {asyncio.ensure_future(job) for job in work}
     pending = set(working)
     try:
         while pending:
-            done, _ = await asyncio.wait({helping, *pending}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(helping | pending, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
             pending -= done
     finally:
-        await _cancel({helping, *working})
+        await _cancel(helping | working)
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:

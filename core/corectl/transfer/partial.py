@@ -16,7 +16,7 @@ BLOCK = 2**18
 """Bytes that are read back and hashed at once: few enough for the cache of a processor."""
 
 
-STEP = 2**17
+STEP = 2**19
 """Bytes that are written at once. For more the file system takes blocks of memory so large that a virtual machine has
 often given them back to its host: to get them again takes several times as long as the copying."""
 
