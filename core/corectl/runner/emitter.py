@@ -29,8 +29,8 @@ from corectl.runner.state import LoopState
 
 log = logging.getLogger(__name__)
 
-TOGETHER = 0.04
-"""Seconds for which text may wait for more, where sending it takes time from the engine: a picture of a film."""
+TOGETHER = 0.05
+"""Seconds for which text may wait for more, where sending it takes time from the engine. It still reads as one flow."""
 
 
 class Sender:
