@@ -103,7 +103,7 @@ class MlxEngine:
         # What the pool has counted is all the memory that there is.
         taken = sum(sequence.length for sequence in self._sequences.values()) + len(tokens)
         spare = self.info.cells - taken
-        if len(tokens) == 1 and spare and self._may_go_ahead(*tokens):
+        if len(tokens) == 1 and spare > 0 and self._may_go_ahead(*tokens):
             return [self._go_ahead(*item) for item in tokens.items()]
         groups = divided(lengths, spare)
         self._arrange([group for group in groups if len(group) > 1])
