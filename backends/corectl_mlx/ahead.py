@@ -1,7 +1,7 @@
 """The step after the next one: MLX computes it while the token before it is made into text and sent.
 
 Nobody has asked for it by then, so it may be in vain, and is undone. It takes the likeliest token, which MLX finds
-without handing out logits; what is drawn in another way has to wait.
+without handing out logits; what is drawn in another way has to wait. In the runner.
 """
 
 from __future__ import annotations

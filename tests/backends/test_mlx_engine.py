@@ -254,15 +254,15 @@ def test_a_step_that_was_begun_in_vain_leaves_nothing(engine: Engine) -> None:
         engine.remove(id)
 
 
-def test_no_step_is_begun_beyond_the_context(forms: Forms) -> None:
-    engine = load(forms.safetensors(2), num_ctx=32, cells=32, max_sequences=1)
+@pytest.mark.parametrize(("cells", "room"), [(64, 32), (16, 16)])
+def test_no_step_is_begun_beyond_the_context_or_the_pool(forms: Forms, cells: int, room: int) -> None:
+    engine: Any = load(forms.safetensors(2), num_ctx=32, cells=cells, max_sequences=1)
     engine.add(SequenceSpec(id=0, prompt=(5,), sampling=GREEDY))
     token = 5
-    for done in range(32):
+    for done in range(room):
         (drawn,) = engine.step([Work(0, [token], done, True)])
         token = drawn.token
-    with pytest.raises(EngineError, match="more than 32 tokens"):
-        engine.step([Work(0, [token], 32, True)])
+        assert engine._sequences[0].caches[0].offset == min(done + 2, room)
     engine.close()
 
 
