@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+from array import array
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import llama_cpp
 import msgspec
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from corectl.errors import EngineError
 from corectl.runner.engine import Constraint, EngineInfo, Passage, Sampled, SequenceSpec, Work
-from corectl.runner.sampling import probabilities
+from corectl.runner.sampling import Logits, probabilities
 from corectl.runner.vision import ImageSpan
 from corectl_llamacpp.sampler import build_chain
 from corectl_llamacpp.tokenizer import LlamaTokenizer
@@ -41,24 +42,26 @@ class LlamaBatch:
     """A reusable `llama_batch` of at most `size` tokens, filled by whole slices instead of token by token."""
 
     def __init__(self, size: int) -> None:
-        self._tokens = np.zeros(size, np.int32)
-        self._positions = np.zeros(size, np.int32)
-        self._counts = np.ones(size, np.int32)
-        self._slots = np.zeros(size, np.int32)
-        self._outputs = np.zeros(size, np.int8)
-        # Each token points at its own entry of `_slots`, once and for all: every token is in one sequence.
-        first = self._slots.ctypes.data
-        self._slot_pointers = (ctypes.POINTER(ctypes.c_int32) * size)(
+        tokens, positions, slots = ((ctypes.c_int32 * size)() for _ in range(3))
+        outputs = (ctypes.c_int8 * size)()
+        # A step of one token is the common case; of numpy alone the ways in would take longer than all else here.
+        self._tokens, self._positions, self._slots = (
+            _view(field, "i") for field in (tokens, positions, slots)
+        )
+        self._outputs = _view(outputs, "b")
+        # Each token points at its own entry of the slots, once and for all: every token is in one sequence.
+        first = ctypes.addressof(slots)
+        slot_pointers = (ctypes.POINTER(ctypes.c_int32) * size)(
             *(ctypes.cast(first + 4 * i, ctypes.POINTER(ctypes.c_int32)) for i in range(size))
         )
         self.size = size
         self.native = llama_cpp.llama_batch(
             n_tokens=0,
-            token=self._tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
-            pos=self._positions.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
-            n_seq_id=self._counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
-            seq_id=self._slot_pointers,
-            logits=self._outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+            token=tokens,
+            pos=positions,
+            n_seq_id=(ctypes.c_int32 * size)(*[1] * size),
+            seq_id=slot_pointers,
+            logits=outputs,
         )
 
     def clear(self) -> None:
@@ -69,14 +72,15 @@ class LlamaBatch:
     ) -> int:
         """Appends one sequence's tokens; returns the index of the last. `every` token gives output, or the last."""
         start: int = self.native.n_tokens
-        end = start + len(tokens)
+        count = len(tokens)
+        end = start + count
         # llama.cpp answers a batch that is too long by ending the process.
-        if end > self.size or not len(tokens):
+        if end > self.size or not count:
             raise EngineError(f"a step of {end} tokens; at most {self.size} fit, and none may be empty")
-        self._tokens[start:end] = tokens
-        self._positions[start:end] = range(position, position + len(tokens))
-        self._slots[start:end] = slot
-        self._outputs[start:end] = every
+        self._tokens[start:end] = array("i", tokens)
+        self._positions[start:end] = array("i", range(position, position + count))
+        self._slots[start:end] = array("i", [slot]) * count
+        self._outputs[start:end] = array("b", [every]) * count
         self._outputs[end - 1] = output
         self.native.n_tokens = end
         return end - 1
@@ -150,9 +154,11 @@ class LlamaEngine:
         chosen, top = probabilities(logits, token, slot.top_logprobs)
         return Sampled(id, token, chosen, top)
 
-    def _logits(self, index: int) -> npt.NDArray[np.float32]:
-        pointer = llama_cpp.llama_get_logits_ith(self._context, index)
-        return np.ctypeslib.as_array(pointer, shape=(self.tokenizer.size,))
+    def _logits(self, index: int) -> Logits:
+        """What the last step gave for a token of the batch; valid until the next one."""
+        found = llama_cpp.llama_get_logits_ith(self._context, index)
+        values = (ctypes.c_float * self.tokenizer.size).from_address(ctypes.addressof(found.contents))
+        return np.frombuffer(values, np.float32)
 
     def shift(self, id: int, keep: int, discard: int) -> None:
         slot = self._slots[id].number
@@ -265,3 +271,8 @@ def _check(status: int) -> None:
     if status:
         reason = _REASONS.get(status, f"llama_decode returned {status}")
         raise EngineError(f"an error was encountered while running the model: {reason}")
+
+
+def _view(field: ctypes.Array[Any], kind: Literal["b", "i"]) -> memoryview[int]:
+    """The memory of a batch's field, as values of `kind` (see `array`)."""
+    return memoryview(field).cast("B").cast(kind)

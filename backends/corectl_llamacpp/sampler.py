@@ -32,7 +32,9 @@ def build_chain(options: SamplingOptions, *, n_vocab: int, num_ctx: int, prompt:
         add(llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(biases), biases))
     window = num_ctx if options.repeat_last_n < 0 else min(options.repeat_last_n, num_ctx)
     penalties = (options.repeat_penalty, options.frequency_penalty, options.presence_penalty)
-    if window and penalties != (1.0, 0.0, 0.0):
+    if penalties == (1.0, 0.0, 0.0):
+        window = 0
+    if window:
         add(llama_cpp.llama_sampler_init_penalties(n_vocab, window, *penalties))
     if options.temperature <= 0:
         add(llama_cpp.llama_sampler_init_greedy())

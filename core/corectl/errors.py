@@ -115,6 +115,11 @@ class Busy(CorectlError):
 class EngineError(CorectlError):
     code = "engine_error"
 
+    @staticmethod
+    def of(exc: Exception) -> CorectlError:
+        """What a runner says of a failure: an error of ours as it is, any other as one of the engine's."""
+        return exc if isinstance(exc, CorectlError) else EngineError(f"{type(exc).__name__}: {exc}")
+
 
 class LoadFailed(EngineError):
     code = "load_failed"

@@ -193,26 +193,38 @@ def sent(stage: Stage) -> list[str]:
     return frames
 
 
-def test_pieces_that_come_quickly_travel_together() -> None:
+def flow(stage: Stage, text: str, seconds: float) -> None:
+    """A step for each letter. One takes so long, and making text of it another millisecond."""
+    for letter in text:
+        stage.emitter.computing(long=False)
+        stage.now += seconds
+        stage.emitter.computed()
+        stage.now += 0.001
+        stage.emitter.put(step(letter))
+
+
+def test_pieces_that_come_quickly_travel_together_when_a_step_has_been_computed() -> None:
     stage = Stage(together=0.04)
     stage.open(1)
-    for letter in "abcdefgh":
-        stage.emitter.put(step(letter))
-        stage.emitter.computing(long=False)
-        stage.now += 0.012
-    # The first at once; then a frame whenever the next step would end after its time.
-    assert sent(stage) == ["a", "b|c|d", "e|f|g"]
+    flow(stage, "abcdefg", 0.012)
+    # The first at once; then a frame whenever the step after the next would be too late for its oldest.
+    assert sent(stage) == ["a", "b|c|d"]
+    stage.emitter.computing(long=False)
+    stage.now += 0.012
+    stage.emitter.computed()
+    assert sent(stage) == ["e|f|g"], "although the new step's output is not there yet"
+    stage.emitter.put(step("h"))
     stage.emitter.put(step("i", end(1)))
     assert sent(stage) == ["h|i"]
 
 
-def test_pieces_that_come_slowly_travel_alone() -> None:
+@pytest.mark.parametrize("seconds", [0.03, 0.02])
+def test_pieces_that_come_slowly_travel_alone_and_at_once(seconds: float) -> None:
     stage = Stage(together=0.04)
     stage.open(1)
-    for letter in "abcd":
-        stage.emitter.put(step(letter))
-        stage.now += 0.03
-    assert sent(stage) == ["a", "b", "c", "d"]
+    for number, letter in enumerate("abcd"):
+        flow(stage, letter, seconds)
+        assert sent(stage) == [letter], number
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 Beside is better where the engine leaves a core free. Where its threads are on all of them, whatever runs beside them
 holds them all up, and the way to another thread and back costs as much as the work. There pieces of text also travel
-together: what a frame wakes up, in the server and in the client, takes a core from the engine each time.
+together: what a frame wakes up, in the server and in the client, takes a core from the engine each time. They are made
+together, too, as the engine drives this code out of the caches with each step; and they travel right after a step,
+while all but one of the engine's threads have nothing to do until the next one.
 """
 
 from __future__ import annotations
@@ -55,6 +57,8 @@ class OutputStream:
 
     def __init__(self, request: Completion, prepared: Prepared) -> None:
         self.text = TextStream(request.sampling.stop)
+        self.stops = bool(request.sampling.stop)
+        """Whether a piece of its text may end it."""
         self.reader = prepared.reader
         self.markers = prepared.markers
         self.notices = prepared.notices
@@ -66,6 +70,26 @@ class OutputStream:
         """Whether any of its text has been sent."""
         self.end = ""
         self.stop = ""
+
+
+class _Frame(msgspec.Struct):
+    """What is to be sent next, and whether it cannot wait."""
+
+    computed: list[protocol.Computed] = []
+    deltas: dict[int, list[Delta]] = {}
+    finished: list[tuple[int, Finish]] = []
+    failed: list[protocol.Failed] = []
+    state: LoopState = LoopState()
+    urgent: bool = False
+
+    def finish(self, id: int, finish: Finish) -> None:
+        self.finished.append((id, finish))
+        self.urgent = True
+
+    def fail(self, id: int, exc: Exception) -> None:
+        error = EngineError.of(exc)
+        self.failed.append(protocol.Failed(id, error.code, error.message))
+        self.urgent = True
 
 
 class Outlet(Protocol):
@@ -87,16 +111,20 @@ class Outlet(Protocol):
         """The engine is about to compute a step, which may be a `long` one."""
         ...
 
+    def computed(self) -> None:
+        """The engine has computed a step, whose output has still to be read and put."""
+        ...
+
     def flush(self) -> None:
         """It is not known when the next step comes: no output may be held back."""
         ...
 
 
 class Emitter:
-    """An `Outlet` that makes text of a step's tokens in `put`. `ask_stop` is called when a text says that it is to end.
+    """An `Outlet` on the thread that it is called on. `ask_stop` is called when a text says that it is to end.
 
-    A text that has begun and does not end is sent when the next step would come later than `together` seconds after
-    the last frame. `clock` gives seconds.
+    A text that has begun and does not end may wait up to `together` seconds, where two steps are quicker than that: it
+    is sent once a step has been computed and the next one would end later. `clock` gives seconds.
     """
 
     def __init__(
@@ -114,36 +142,76 @@ class Emitter:
         self._together = together
         self._clock = clock
         self._streams: dict[int, OutputStream] = {}
-        self._deltas: dict[int, list[Delta]] = {}
-        self._computed: list[protocol.Computed] = []
-        self._state = LoopState()
-        self._sent = self._put = self._last_output = 0.0
+        # Steps of which no text was made yet, and when each was put.
+        self._unread: list[tuple[float, StepOutput]] = []
+        self._frame = _Frame()
+        self._generating = False
+        # When the last step was put, the oldest of those that are not sent, and the last one that gave text.
+        self._put_at = self._held_since = self._last_output = 0.0
 
     def open(self, id: int, stream: OutputStream) -> None:
         self._streams[id] = stream
 
     def put(self, output: StepOutput) -> None:
-        try:
-            self._emit(output)
-        except Exception:
-            log.exception("a step's output was lost")
+        now = self._clock()
+        alone = not self._holds
+        if alone:
+            self._held_since = now
+        self._unread.append((now, output))
+        if not self._can_wait(output):
+            self._read()
+        # It is held only if another one will come along.
+        if self._frame.urgent or (alone and 2 * (now - self._put_at) >= self._together):
+            self.flush()
+        self._put_at = now
 
     def drop(self, id: int) -> None:
         self._streams.pop(id, None)
-        self._deltas.pop(id, None)
+        self._frame.deltas.pop(id, None)
 
     def computing(self, long: bool) -> None:
         if long:
             self.flush()
 
-    def flush(self) -> None:
-        if self._computed:
-            self._send([])
+    def computed(self) -> None:
+        if self._holds and 2 * self._clock() - self._put_at >= self._held_since + self._together:
+            self.flush()
 
-    def _emit(self, output: StepOutput) -> None:
+    def flush(self) -> None:
+        if not self._holds:
+            return
+        self._read()
+        frame, self._frame = self._frame, _Frame()
+        self._sender.send(
+            protocol.Steps(frame.computed, list(frame.deltas.items()), frame.finished, frame.state)
+        )
+        # After the steps, so that no text is lost.
+        for failure in frame.failed:
+            self._sender.send(failure)
+
+    @property
+    def _holds(self) -> bool:
+        return bool(self._unread or self._frame.computed)
+
+    def _can_wait(self, output: StepOutput) -> bool:
+        """Whether no text of a step is the first of its stream, and none may end one."""
+        if output.ended or not output.sequences:
+            return False
+        streams = (self._streams.get(sampled.id) for sampled in output.sampled)
+        return all(stream is None or (stream.begun and not stream.stops) for stream in streams)
+
+    def _read(self) -> None:
+        """Makes text of what has come since."""
+        unread, self._unread = self._unread, []
+        for moment, output in unread:
+            try:
+                self._take(output, moment)
+            except Exception:
+                log.exception("a step's output was lost")
+
+    def _take(self, output: StepOutput, moment: float) -> None:
+        frame = self._frame
         deltas: list[tuple[int, Delta]] = []
-        finished: list[tuple[int, Finish]] = []
-        failed: list[protocol.Failed] = []
         for sampled in output.sampled:
             stream = self._streams.get(sampled.id)
             if stream is None or stream.end:
@@ -155,51 +223,39 @@ class Emitter:
                 log.exception("a token could not be turned into text")
                 del self._streams[sampled.id]
                 self._ask_stop(sampled.id)
-                failed.append(protocol.Failed(sampled.id, EngineError.code, f"{type(exc).__name__}: {exc}"))
+                frame.fail(sampled.id, exc)
         for ended in output.ended:
             stream = self._streams.pop(ended.id, None)
             if stream is None:
                 continue
             try:
-                self._finish(ended, stream, deltas, finished, failed)
+                self._finish(ended, stream, deltas)
             except Exception as exc:
                 log.exception("the end of an output could not be read")
-                failed.append(protocol.Failed(ended.id, EngineError.code, f"{type(exc).__name__}: {exc}"))
-        now = self._clock()
-        urgent = self._collect(output, deltas, now) or bool(finished or failed)
-        if urgent or 2 * now - self._put >= self._sent + self._together:
-            self._send(finished)
-        self._put = now
-        # After the step, so that no text is lost.
-        for failure in failed:
-            self._sender.send(failure)
-
-    def _collect(self, output: StepOutput, deltas: list[tuple[int, Delta]], now: float) -> bool:
-        """Adds a step to what is to be sent; whether it cannot wait: its text is the first of its stream, or there was
-        no step, and the server is to know something."""
-        urgent = not output.sequences
+                frame.fail(ended.id, exc)
         for id, delta in deltas:
             stream = self._streams.get(id)
             if stream is not None and not stream.begun:
-                stream.begun = urgent = True
-            self._deltas.setdefault(id, []).append(delta)
+                stream.begun = frame.urgent = True
+            frame.deltas.setdefault(id, []).append(delta)
+        gap = self._gap(output, moment, gives=bool(deltas))
+        frame.computed.append(protocol.Computed(output.sequences, output.tokens, gap))
+        frame.state = output.state
+        # Without a step there is something that the server is to know.
+        frame.urgent |= not output.sequences
+
+    def _gap(self, output: StepOutput, moment: float, *, gives: bool) -> float:
+        """See `protocol.Computed`."""
         gap = 0.0
-        if deltas:
-            if self._state.generating and self._last_output:
-                gap = now - self._last_output
-            self._last_output = now
-        if not output.state.generating:
+        if gives:
+            if self._generating and self._last_output:
+                gap = moment - self._last_output
+            self._last_output = moment
+        self._generating = output.state.generating > 0
+        if not self._generating:
             # What comes next begins anew.
             self._last_output = 0.0
-        self._computed.append(protocol.Computed(output.sequences, output.tokens, gap))
-        self._state = output.state
-        return urgent
-
-    def _send(self, finished: list[tuple[int, Finish]]) -> None:
-        self._sent = self._clock()
-        deltas, self._deltas = self._deltas, {}
-        computed, self._computed = self._computed, []
-        self._sender.send(protocol.Steps(computed, list(deltas.items()), finished, self._state))
+        return gap
 
     def _push(self, sampled: Sampled, stream: OutputStream, deltas: list[tuple[int, Delta]]) -> None:
         stream.tokens += 1
@@ -225,8 +281,6 @@ class Emitter:
         ended: Ended,
         stream: OutputStream,
         deltas: list[tuple[int, Delta]],
-        finished: list[tuple[int, Finish]],
-        failed: list[protocol.Failed],
     ) -> None:
         if not stream.end:
             piece = stream.text.flush()
@@ -234,7 +288,7 @@ class Emitter:
             _append(deltas, ended.id, parts, piece.logprobs)
         _append(deltas, ended.id, stream.reader.finish(), ())
         if ended.error is not None:
-            failed.append(protocol.Failed(ended.id, ended.error.code, ended.error.message))
+            self._frame.fail(ended.id, ended.error)
             return
         usage = ended.usage
         if stream.end:
@@ -252,7 +306,7 @@ class Emitter:
             notices=(*stream.notices, *stream.reader.notices, *constrained),
             stop=stream.stop,
         )
-        finished.append((ended.id, finish))
+        self._frame.finish(ended.id, finish)
 
     def _logprob(self, sampled: Sampled) -> Logprob | None:
         if sampled.chosen is None:
@@ -290,6 +344,9 @@ class EmitterThread:
 
     def computing(self, long: bool) -> None:
         self.flush()
+
+    def computed(self) -> None:
+        """What the step before gave has been on its way since this one began."""
 
     def flush(self) -> None:
         if self._held is not None:

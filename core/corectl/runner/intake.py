@@ -7,6 +7,7 @@ import logging
 import os
 import queue
 import selectors
+import signal
 import socket
 import threading
 import time
@@ -22,8 +23,11 @@ PREPARE_SECONDS = 30
 """How long a prompt may take to be rendered and tokenised before the process ends itself.
 
 Templates have budgets of their own, far below it. This is for a hostile one that finds a way around them, inside a
-single call of C code that no Python thread could interrupt: the timer is a native one.
+single call of C code that no Python thread could interrupt: the kernel's timer sends `ALARM`.
 """
+
+ALARM = signal.SIGALRM
+"""Ends a process that does not handle it."""
 
 EXIT_GRACE = 10.0
 """Seconds that a step may still take when the server has gone, before the process ends itself."""
@@ -64,6 +68,10 @@ class Intake:
         self._pending: set[int] = set()
 
     def start(self) -> None:
+        """Called once, by the main thread."""
+        signal.signal(ALARM, signal.SIG_DFL)
+        # Where it hangs goes to the log.
+        faulthandler.register(ALARM, chain=True)
         for target, name in ((self._read_all, "reader"), (self._prepare_all, "preparer")):
             threading.Thread(target=target, name=name, daemon=True).start()
 
@@ -105,7 +113,7 @@ class Intake:
             item = self._requests.get()
             if item.id not in self._pending:
                 continue
-            faulthandler.dump_traceback_later(PREPARE_SECONDS, exit=True)
+            signal.setitimer(signal.ITIMER_REAL, PREPARE_SECONDS)
             try:
                 deliver = self._prepare(item)
             except CorectlError as exc:
@@ -114,7 +122,7 @@ class Intake:
                 log.exception("a request could not be prepared")
                 deliver = self._failing(item.id, CorectlError.code, f"{type(exc).__name__}: {exc}")
             finally:
-                faulthandler.cancel_dump_traceback_later()
+                signal.setitimer(signal.ITIMER_REAL, 0)
             with self._lock:
                 if item.id in self._pending:
                     self._pending.discard(item.id)

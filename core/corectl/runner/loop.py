@@ -31,7 +31,7 @@ RECENT = 16
 NO_CELLS = "the model's key-value memory is too small for this request"
 
 
-def _nothing(_: bool) -> None:
+def _nothing(*_: bool) -> None:
     pass
 
 
@@ -118,12 +118,17 @@ class BatchLoop:
                 self._pool.take_back(seq.state)
         return seq
 
-    def step(self, before_compute: Callable[[bool], None] = _nothing) -> StepOutput:
+    def step(
+        self,
+        before_compute: Callable[[bool], None] = _nothing,
+        after_compute: Callable[[], None] = _nothing,
+    ) -> StepOutput:
         """Computes one step for all running sequences. Call it while not `idle`.
 
         `before_compute` is called when the step is decided, right before the engine starts on it (not at all if there
         is nothing to compute); it is told whether the step may take longer than one token of each sequence does. It is
-        called before states are saved or restored, too.
+        called before states are saved or restored, too. `after_compute` is called when the engine has done its part:
+        from then on to the next step this thread is the only one that works.
         """
         if self._pool.crowded or (self._waiting and not self._full):
             before_compute(True)
@@ -145,10 +150,12 @@ class BatchLoop:
             sampled = self._engine.step(plan.work)
         except Exception as exc:
             # The running sequences are lost; those that wait get their chance.
-            ended = [self._fail(seq, _as_error(exc)) for seq in self._all()]
+            ended = [self._fail(seq, EngineError.of(exc)) for seq in self._all()]
             self._pool.forget_kept()
             return self._output([], ended=ended)
-        self._note(plan.work, self._clock() - started)
+        seconds = self._clock() - started
+        after_compute()
+        self._note(plan.work, seconds)
         return self._take_all(plan.work, sampled)
 
     def tidy(self, *, quick: bool = False) -> bool:
@@ -193,7 +200,7 @@ class BatchLoop:
             try:
                 self._vision.encode(item.image)
             except Exception as exc:
-                return self._fail(self._running[item.id], _as_error(exc))
+                return self._fail(self._running[item.id], EngineError.of(exc))
         return None
 
     def _note(self, work: tuple[Work, ...], seconds: float) -> None:
@@ -221,7 +228,7 @@ class BatchLoop:
             try:
                 reason = self._take(seq, token, now)
             except Exception as exc:
-                ended.append(self._fail(seq, _as_error(exc)))
+                ended.append(self._fail(seq, EngineError.of(exc)))
                 continue
             if reason != "stop":
                 visible.append(token)
@@ -328,7 +335,7 @@ class BatchLoop:
             except Exception as exc:
                 if seq.started_ns:
                     self._pool.remove(seq.id)
-                refused.append(Ended(id=seq.id, error=_as_error(exc)))
+                refused.append(Ended(id=seq.id, error=EngineError.of(exc)))
                 continue
             self._running[seq.id] = seq
             free -= cells
@@ -409,7 +416,3 @@ class BatchLoop:
                 places.add(seq.shareable)
             seq.pauses = tuple(sorted(place for place in places if place - seq.computed >= WORTHWHILE))
             self._recent.append((seq.salt, seq.job.tokens))
-
-
-def _as_error(exc: Exception) -> CorectlError:
-    return exc if isinstance(exc, CorectlError) else EngineError(f"{type(exc).__name__}: {exc}")

@@ -6,6 +6,7 @@ the engine leaves a core free, one more turns tokens into text and sends it.
 
 from __future__ import annotations
 
+import gc
 import logging
 import queue
 import socket
@@ -121,7 +122,7 @@ class RunnerProcess:
             self._step_began = time.monotonic()
             if not self._loop.idle:
                 with self._threads as self._loop.threads:
-                    output = self._loop.step(self._outlet.computing)
+                    output = self._loop.step(self._outlet.computing, self._outlet.computed)
                 # A server that does not read may hold this up; that is not the engine's doing.
                 self._step_began = None
                 self._outlet.put(output)
@@ -253,5 +254,7 @@ def main(descriptor: int, log_level: int) -> int:
         if not isinstance(exc, CorectlError):
             log.exception("the model could not be loaded")
         return 1
+    # What has been made so far stays; the collector need not look at it in the midst of a step.
+    gc.freeze()
     runner.run()
     return 0

@@ -32,6 +32,7 @@ from corectl.messages import (
 )
 from corectl.runner import protocol
 from corectl.runner.engine import EngineInfo
+from corectl.runner.intake import ALARM, PREPARE_SECONDS
 from corectl.runner.stats import StepStats
 from corectl.runner.stream import EventStream
 from corectl.runner.watchdog import PATIENCE, Patience, Watchdog
@@ -58,6 +59,8 @@ _FOREIGN = (
     ": the engine was built for another processor, with instructions that this one does not have; "
     "build it on this machine, 'corectl hardware' says how"
 )
+
+_SLOW = f": a prompt took more than {PREPARE_SECONDS} seconds to be rendered and tokenised"
 
 
 class _Link(asyncio.Protocol):
@@ -328,6 +331,7 @@ class Runner:
         code = self._process.returncode or 0
         reason = f"killed by {_signal_name(-code)}" if code < 0 else f"exit status {code}"
         reason += _FOREIGN if code == -signal.SIGILL else ""
+        reason += _SLOW if code == -ALARM else ""
         reason = f"it hung: {self._hung}" if self._hung else reason
         lines = _without_paths(" | ".join(list(self._log)[-3:]))
         return f"{reason}; last log lines: {lines}" if lines else reason

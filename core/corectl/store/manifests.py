@@ -73,8 +73,11 @@ class ManifestStore:
         return found
 
     def locate(self, name: ModelName) -> ModelName | None:
-        """The stored spelling of `name`, the exact one first; None if there is no such manifest."""
-        if name in self._matches(name):
+        """The stored spelling of `name`, the exact one first; None if there is no such manifest.
+
+        A file system that does not tell cases apart has any spelling.
+        """
+        if self._path(name).is_file():
             return name
         return next(iter(self._matches(name)), None)
 
