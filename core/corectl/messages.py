@@ -157,7 +157,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     output fills it. `want_context` asks for all tokens at the end. `top_logprobs` alternatives are 0 to 20 a token.
     `parser` names the dialect that the output is read with (empty: the template's). `think_budget` is the most tokens
     of a thought, below 0 without limit. What was computed for a prompt is used again only for requests with the same
-    `cache_salt`.
+    `cache_salt`. `num_ctx` is the longest sequence in tokens, at most the model's context; 0 means that.
     """
 
     prompt: Prompt
@@ -174,6 +174,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     want_context: bool = False
     render_only: bool = False
     cache_salt: str = ""
+    num_ctx: int = 0
 
 
 class Embedding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="embedding"):

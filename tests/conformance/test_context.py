@@ -52,6 +52,24 @@ def test_nothing_dropped_is_said_too(server: Server) -> None:
     assert header(reply)["prompt_tokens"] == reply.json()["prompt_eval_count"]
 
 
+def test_a_shorter_context_than_is_loaded_is_kept_to_without_another_load(server: Server) -> None:
+    def loads() -> float:
+        lines = server.client.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("corectl_model_loads_total"))
+
+    post(server, "/api/generate", prompt="Hi", options={**SMALL, "num_ctx": 256})
+    before = loads()
+    short = post(server, "/api/generate", prompt="1 2 3", raw=True, options={**SMALL, "num_predict": 90})
+    again = post(server, "/api/generate", prompt="Hi", options={**SMALL, "num_ctx": 256})
+    chat = post(server, "/api/chat", messages=LONG)
+    assert before > 0 and loads() == before
+    assert [header(reply)["num_ctx"] for reply in (short, again, chat)] == [64, 256, 64]
+    assert short.json()["context_fit"]["shifts"] > 0, "it is full with its own context"
+    assert header(chat)["dropped_messages"] > 30
+    models = server.client.get("/api/ps").json()["models"]
+    assert [loaded["context_length"] for loaded in models if loaded["name"].startswith(MODEL)] == [256]
+
+
 def test_a_strict_server_refuses_with_both_lengths(strict: Server) -> None:
     reply = post(strict, "/api/chat", messages=LONG, truncate=True)
     assert reply.status_code == 400

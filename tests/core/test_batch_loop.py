@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -88,6 +89,17 @@ def test_num_predict_is_bounded_by_ten_contexts() -> None:
         _, outcome = run(job(1, predict=predict), num_ctx=8, cells=8, can_shift=True)
         assert outcome.ended[1].reason == "length"
         assert outcome.ended[1].usage.output_tokens == 80
+
+
+def test_a_job_with_a_shorter_context_keeps_to_it() -> None:
+    def asked(**how: Any) -> Job:
+        return msgspec.structs.replace(job(1, 10, predict=-1, **how), num_ctx=16)
+
+    _, outcome = run(asked(shift=False), num_ctx=64, can_shift=True)
+    assert (outcome.ended[1].reason, outcome.ended[1].usage.output_tokens) == ("length", 6)
+    _, outcome = run(asked(keep=3), num_ctx=64, can_shift=True)
+    assert outcome.ended[1].usage.output_tokens == 160
+    assert outcome.ended[1].shifted_tokens == outcome.ended[1].shifts * ((15 - 3) // 2) > 0
 
 
 def test_sequences_share_steps() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from corectl.errors import BadRequest
@@ -59,6 +60,15 @@ def test_a_prompt_that_is_too_long_is_cut_and_says_so() -> None:
     prepared = prepare("abcdefghij", num_ctx=8)
     assert prepared.job.tokens == tokens_of("ab" + "hij")
     assert prepared.fit.dropped_tokens == 5
+
+
+def test_a_request_with_a_shorter_context_keeps_to_it() -> None:
+    prepared = msgspec.structs.replace(completion("abcdefghij"), num_ctx=8)
+    found = prepare_completion(7, prepared, FakeTokenizer(), engine_info(num_ctx=64), {})
+    assert found.job.tokens == tokens_of("ab" + "hij")
+    assert found.job.num_ctx == found.fit.num_ctx == 8
+    longer = msgspec.structs.replace(prepared, num_ctx=128)
+    assert prepare_completion(7, longer, FakeTokenizer(), engine_info(num_ctx=64), {}).job.num_ctx == 64
 
 
 def test_a_prompt_that_is_too_long_and_may_not_be_cut() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from corectl.errors import Busy, CorectlError, LoadFailed
 from corectl.scheduler.events import Action, Grant, Reject, Start, Stop
 from tests.core.scheduling import core, ready, request
@@ -128,9 +130,32 @@ def test_other_options_mean_a_reload_when_the_running_ones_have_ended() -> None:
     assert scheduler.arrive(request(3)) == [], "those behind wait too, or the reload would never come"
     assert scheduler.release(1, 1.0) == [Stop("a", "reload")]
     assert scheduler.gone("a", 2.0) == [Start("a", 2)]
-    assert scheduler.loaded("a", 100, 3.0) == [Grant(2, "a")]
-    assert scheduler.release(2, 4.0) == [Stop("a", "reload")]
-    assert scheduler.gone("a", 5.0) == [Start("a", 3)]
+    assert scheduler.loaded("a", 100, 3.0) == [Grant(2, "a"), Grant(3, "a")], (
+        "the longer context does for both"
+    )
+    assert scheduler.arrive(request(4, threads=2)) == []
+    scheduler.release(2, 4.0)
+    assert scheduler.release(3, 4.0) == [Stop("a", "reload")]
+    assert scheduler.gone("a", 5.0) == [Start("a", 4)]
+
+
+def test_a_context_that_is_longer_than_what_was_asked_for_does() -> None:
+    scheduler = core()
+    scheduler.arrive(request(1, ctx=8192))
+    scheduler.loaded("a", 100, 0.0)
+    assert scheduler.arrive(request(2, ctx=512)) == [Grant(2, "a")]
+    assert scheduler.arrive(request(3, ctx=4096, automatic=True)) == [Grant(3, "a")]
+    assert scheduler.arrive(request(4, ctx=8193)) == []
+
+
+def test_a_longer_context_does_not_do_for_one_who_needs_it_exactly() -> None:
+    scheduler = core()
+    asked = ((1, 512), (2, 256), (3, 512))
+    exactly = [msgspec.structs.replace(request(id, ctx=ctx), exact=True) for id, ctx in asked]
+    scheduler.arrive(exactly[0])
+    scheduler.loaded("a", 100, 0.0)
+    assert scheduler.arrive(exactly[1]) == [] == scheduler.cancel(2, 0.0)
+    assert scheduler.arrive(exactly[2]) == [Grant(3, "a")]
 
 
 def test_requests_that_suit_pass_one_that_does_not_for_as_long_as_a_load_takes() -> None:

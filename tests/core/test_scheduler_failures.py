@@ -226,7 +226,7 @@ def test_shutdown_ends_runners_loads_and_waits(stage: MakeStage) -> None:
         busy = it.hold(it.a)
         runner = await it.loaded(0)
         await busy.granted
-        loading, waiting = it.hold(it.b), it.hold(it.a, num_ctx=99)
+        loading, waiting = it.hold(it.b), it.hold(it.a, num_ctx=9999)
         await it.runner(1)
         await it.scheduler.shutdown()
         for held in (loading, waiting):

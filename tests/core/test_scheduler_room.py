@@ -162,7 +162,7 @@ def test_a_policy_that_chooses_a_request_of_a_loaded_model_does_not_replace_it()
     scheduler = core(policy=Unreliable(None))
     scheduler.arrive(request(1, "a"))
     scheduler.loaded("a", 100, 0.0)
-    scheduler.arrive(request(2, "a", ctx=1))
+    scheduler.arrive(request(2, "a", ctx=8192))
     scheduler._policy = Unreliable(2)
     assert [id for id, _ in failures(scheduler.arrive(request(3, "b")))] == [3]
     assert scheduler.entries["a"].active == 1

@@ -13,14 +13,15 @@ from corectl.runner.vision import IMAGE, ImageSpan
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A prompt that is ready to be computed. Its length is 1 to the engine's `num_ctx` - 1 tokens.
+    """A prompt that is ready to be computed. Its length is 1 to `num_ctx` - 1 tokens.
 
-    `spans` are its images; the last token is none of theirs. It shares what is computed with jobs of the same
-    `cache_salt` only.
+    `num_ctx` is how long the sequence may become, in tokens; 0 stands for the engine's, which is the most. `spans` are
+    its images; the last token is none of theirs. It shares what is computed with jobs of the same `cache_salt` only.
     """
 
     id: int
     tokens: list[int]
+    num_ctx: int = 0
     spans: tuple[ImageSpan, ...] = ()
     sampling: SamplingOptions
     shift: bool = True
@@ -61,13 +62,15 @@ class StepOutput(msgspec.Struct, frozen=True, kw_only=True):
 class Running(Progress, kw_only=True, eq=False):
     """A job on its way through the loop.
 
-    Of its prompt, `cached` tokens were not computed for it. It waits for `leader`, as (sequence, tokens), to compute
-    the beginning that both have. `state` is what was saved of one that is preempted. If it is `shifted`, its cells hold
-    something else than its tokens alone would give.
+    It ends after `limit` tokens of output, and is full with `num_ctx` tokens in all. Of its prompt, `cached` tokens
+    were not computed for it. It waits for `leader`, as (sequence, tokens), to compute the beginning that both have.
+    `state` is what was saved of one that is preempted. If it is `shifted`, its cells hold something else than its
+    tokens alone would give.
     """
 
     job: Job
     limit: int
+    num_ctx: int
     cached: int = 0
     generated: int = 0
     shifts: int = 0

@@ -87,11 +87,14 @@ class BatchLoop:
 
     def add(self, job: Job) -> None:
         """Queues a sequence; it starts when a slot and cells for its prompt are free, in order of arrival."""
-        most = PREDICT_FACTOR * self._engine.info.num_ctx
+        num_ctx = job.num_ctx or self._engine.info.num_ctx
+        most = PREDICT_FACTOR * num_ctx
         wanted = job.sampling.num_predict
         limit = wanted if 0 < wanted < most else most
         self._waiting.append(
-            Running(id=job.id, tokens=list(job.tokens), spans=job.spans, job=job, limit=limit)
+            Running(
+                id=job.id, tokens=list(job.tokens), spans=job.spans, job=job, limit=limit, num_ctx=num_ctx
+            )
         )
 
     def cancel(self, id: int) -> None:
@@ -248,7 +251,7 @@ class BatchLoop:
             return "stop"
         if seq.generated >= seq.limit:
             return "length"
-        if len(seq.tokens) >= self._engine.info.num_ctx and not self._shift(seq):
+        if len(seq.tokens) >= seq.num_ctx and not self._shift(seq):
             return "length"
         return ""
 
@@ -262,7 +265,7 @@ class BatchLoop:
             return False
         wanted = seq.job.sampling.num_keep
         keep = len(seq.job.tokens) if wanted < 0 else wanted + self._engine.tokenizer.adds_bos
-        keep = min(keep, info.num_ctx - 4)
+        keep = min(keep, seq.num_ctx - 4)
         discard = (seq.computed - keep) // 2
         if discard < 1:
             return False

@@ -38,13 +38,14 @@ def render_prompt(
     request: Completion, tokenizer: Tokenizer, info: EngineInfo, vision: Vision | None = None
 ) -> Rendered:
     """A request's prompt as people see it, made to fit. Raises as `prepare_completion` does for a prompt."""
-    builder, fitted = _fitted(request, tokenizer, info, vision)
+    num_ctx = _context(request, info)
+    builder, fitted = _fitted(request, tokenizer, num_ctx, vision)
     placed = builder.placed
     return Rendered(
         text=placed.shown(fitted.text),
         images=len(placed.images) - len(placed.missing(fitted.text)),
         prompt_tokens=len(fitted.tokens),
-        fit=_report(fitted, info),
+        fit=_report(fitted, num_ctx),
     )
 
 
@@ -61,7 +62,8 @@ def prepare_completion(
     Raises `BadRequest` if the prompt is too long and may not be cut, for images that cannot be seen, and for a grammar
     that cannot be enforced.
     """
-    builder, fitted = _fitted(request, tokenizer, info, vision)
+    num_ctx = _context(request, info)
+    builder, fitted = _fitted(request, tokenizer, num_ctx, vision)
     if not fitted.tokens:
         raise BadRequest("the prompt is empty and this model has no begin token; send some text in 'prompt'")
     output = _output_request(request, builder.placed.shown(fitted.text))
@@ -74,6 +76,7 @@ def prepare_completion(
         id=id,
         tokens=fitted.tokens,
         spans=builder.spans(fitted.text, fitted.tokens),
+        num_ctx=num_ctx,
         sampling=request.sampling,
         shift=request.shift,
         cache_salt=request.cache_salt,
@@ -88,15 +91,20 @@ def prepare_completion(
     )
     return Prepared(
         job=job,
-        fit=_report(fitted, info),
+        fit=_report(fitted, num_ctx),
         reader=dialect.reader(output),
         markers=frozenset(marker.encode() for marker in shape.markers),
         notices=(*unknown, *_unseen(builder.placed, fitted), *relaxed),
     )
 
 
+def _context(request: Completion, info: EngineInfo) -> int:
+    """The longest that the sequence may become, in tokens."""
+    return min(request.num_ctx or info.num_ctx, info.num_ctx)
+
+
 def _fitted(
-    request: Completion, tokenizer: Tokenizer, info: EngineInfo, vision: Vision | None
+    request: Completion, tokenizer: Tokenizer, num_ctx: int, vision: Vision | None
 ) -> tuple[SequenceBuilder, Fitted]:
     for token in request.context:
         if not 0 <= token < tokenizer.size:
@@ -110,7 +118,7 @@ def _fitted(
         builder.placed.prompt,
         builder.tokens,
         lambda prompt: render(prompt, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token),
-        num_ctx=info.num_ctx,
+        num_ctx=num_ctx,
         num_keep=request.sampling.num_keep,
         bos=tokenizer.adds_bos,
         truncate=request.truncate,
@@ -120,9 +128,9 @@ def _fitted(
     return builder, fitted
 
 
-def _report(fitted: Fitted, info: EngineInfo) -> Fit:
+def _report(fitted: Fitted, num_ctx: int) -> Fit:
     return Fit(
-        num_ctx=info.num_ctx,
+        num_ctx=num_ctx,
         dropped_messages=fitted.dropped_messages,
         dropped_tokens=fitted.dropped_tokens,
     )

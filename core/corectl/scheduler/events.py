@@ -47,8 +47,9 @@ Phase = Literal["loading", "ready", "stopping"]
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """A request for a model. `keep_alive` is in seconds, `arrived` on the clock that all events use.
 
-    A context that is `automatic` may be lowered when the model is loaded. `backend` is the one that it comes to, and
-    `backend_named` says that no other one will do: options, the model's name or the server's settings ask for it.
+    A context that is `automatic` may be lowered when the model is loaded; where it is `exact`, a longer one will not
+    do. `backend` is the one that it comes to, and `backend_named` says that no other one will do: options, the model's
+    name or the server's settings ask for it.
     """
 
     id: int
@@ -59,6 +60,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive: float
     arrived: float
     automatic: bool = False
+    exact: bool = False
 
 
 class Entry(msgspec.Struct, kw_only=True):
@@ -94,12 +96,19 @@ class Entry(msgspec.Struct, kw_only=True):
         if request.backend_named and request.backend != self.backend:
             return False
         for field in LoadOptions.__struct_fields__:
-            if field == "backend":
+            if field in ("backend", "num_ctx"):
                 continue
             wanted, there = getattr(request.options, field), getattr(self.options, field)
-            if field == "num_ctx" and not request.automatic:
-                # A context that was asked for must be there; one that was not is what the load has made of it.
-                there = self.num_ctx
             if wanted is not None and wanted != there:
                 return False
-        return True
+        return self._has_context(request)
+
+    def _has_context(self, request: Request) -> bool:
+        """True if the context is long enough: the request keeps to its own."""
+        wanted, there = request.options.num_ctx, self.num_ctx or 0
+        if wanted is None:
+            return True
+        if request.exact:
+            return wanted == there
+        # One that nobody asked for is what the load has made of it.
+        return wanted <= (max(there, self.options.num_ctx or 0) if request.automatic else there)

@@ -169,6 +169,7 @@ class Scheduler:
             yield Lease(
                 runner=slot.runner,
                 load_ns=max(int(current.queued * 1e9), 1),
+                num_ctx=0 if request.automatic else request.options.num_ctx or 0,
                 notices=slot.notices + slot.choice.ignored(options, self._settings),
                 trace=current,
             )
@@ -202,6 +203,8 @@ class Scheduler:
             keep_alive=self._settings.keep_alive if keep_alive is None else keep_alive,
             arrived=asyncio.get_running_loop().time(),
             automatic=context.automatic,
+            # How long an input may be is settled where it is read, and texts to embed are cut there.
+            exact=model.spec.embedding,
         )
 
     def _load_time(self) -> int:

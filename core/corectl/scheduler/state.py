@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from corectl.messages import Notice, Usage
+from corectl.messages import Completion, Notice, Usage
 from corectl.model.formats import ModelDescription
 from corectl.model.record import ModelRecord
 from corectl.remote.model import RemoteModel
@@ -36,14 +36,20 @@ AnyModel = Model | RemoteModel
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """The right to use a model, until the context that gave it ends. `load_ns` is the time that it took.
 
-    `notices` say what of the load went another way than the client may think; `trace` is where it is noted how the
+    `num_ctx` is the context that was asked for, in tokens, which may be shorter than the one that is loaded; 0 if none
+    was. `notices` say what of the load went another way than the client may think; `trace` is where it is noted how the
     request goes.
     """
 
     runner: ModelRunner
     load_ns: int
+    num_ctx: int = 0
     notices: tuple[Notice, ...] = ()
     trace: Trace
+
+    def within(self, work: Completion) -> Completion:
+        """The work, kept to that context."""
+        return msgspec.structs.replace(work, num_ctx=self.num_ctx)
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):

@@ -176,7 +176,7 @@ async def render(services: Services, settled: Settled, work: Completion, clock: 
     """The prompt that a completion comes to, by the model's own runner."""
     async with services.scheduler.lease(settled.model, settled.load, settled.keep_alive) as lease:
         clock.load, clock.requested_ctx = lease.load_ns, settled.load.num_ctx or 0
-        return await lease.runner.render(work)
+        return await lease.runner.render(lease.within(work))
 
 
 async def load(services: Services, settled: Settled) -> None:

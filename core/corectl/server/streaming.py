@@ -77,7 +77,7 @@ class OpenCompletion:
         """Waits for the model, and until it has read the prompt. Raises as `open` does."""
         async with AsyncExitStack() as stack:
             lease = await stack.enter_async_context(scheduler.lease(model, options, keep_alive))
-            stream = lease.runner.complete(work)
+            stream = lease.runner.complete(lease.within(work))
             stack.callback(stream.close)
             first = await stream.take()
             return cls(lease, stream, first, stack.pop_all())
