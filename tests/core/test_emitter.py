@@ -27,7 +27,11 @@ BROKEN = FIRST + 254
 class Tokenizer(FakeTokenizer):
     """Knows no text for one of its tokens."""
 
+    made: list[int]
+    """Tokens that text was made of."""
+
     def piece(self, token: int, *, special: bool = False) -> bytes:
+        self.made.append(token)
         if token == BROKEN:
             raise LookupError("no such token")
         return super().piece(token, special=special)
@@ -56,7 +60,11 @@ class Stage:
         self.sender = Recorder()
         self.stops: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.now = 100.0
-        emitter = Emitter(Tokenizer(), self.sender, self.stops.put, together=together, clock=lambda: self.now)
+        self.tokenizer = Tokenizer()
+        self.tokenizer.made = []
+        emitter = Emitter(
+            self.tokenizer, self.sender, self.stops.put, together=together, clock=lambda: self.now
+        )
         self.emitter: Outlet = EmitterThread(emitter) if beside else emitter
 
     def open(self, id: int, *stop: str, context: bool = False) -> None:
@@ -204,23 +212,24 @@ def flow(stage: Stage, text: str, seconds: float) -> None:
 
 
 def test_pieces_that_come_quickly_travel_together_when_a_step_has_been_computed() -> None:
-    stage = Stage(together=0.04)
+    stage = Stage(together=0.08)
     stage.open(1)
-    flow(stage, "abcdefg", 0.012)
+    flow(stage, "abcdefgh", 0.015)
     # The first at once; then a frame whenever the step after the next would be too late for its oldest.
-    assert sent(stage) == ["a", "b|c|d"]
+    assert sent(stage) == ["a", "b|c|d|e|f"]
+    flow(stage, "ijk", 0.015)
     stage.emitter.computing(long=False)
-    stage.now += 0.012
+    stage.now += 0.015
     stage.emitter.computed()
-    assert sent(stage) == ["e|f|g"], "although the new step's output is not there yet"
-    stage.emitter.put(step("h"))
-    stage.emitter.put(step("i", end(1)))
-    assert sent(stage) == ["h|i"]
+    assert sent(stage) == ["g|h|i|j|k"], "although the new step's output is not there yet"
+    stage.emitter.put(step("l"))
+    stage.emitter.put(step("m", end(1)))
+    assert sent(stage) == ["l|m"]
 
 
-@pytest.mark.parametrize("seconds", [0.03, 0.02])
+@pytest.mark.parametrize("seconds", [0.03, 0.019])
 def test_pieces_that_come_slowly_travel_alone_and_at_once(seconds: float) -> None:
-    stage = Stage(together=0.04)
+    stage = Stage(together=0.08)
     stage.open(1)
     for number, letter in enumerate("abcd"):
         flow(stage, letter, seconds)
@@ -238,7 +247,7 @@ def test_pieces_that_come_slowly_travel_alone_and_at_once(seconds: float) -> Non
     ids=["a long step", "no step", "news without a step", "an error"],
 )
 def test_nothing_waits_for(event: Callable[[Stage], None]) -> None:
-    stage = Stage(together=0.04)
+    stage = Stage(together=0.08)
     stage.open(1)
     stage.emitter.put(step("a"))
     stage.now += 0.001
@@ -248,8 +257,28 @@ def test_nothing_waits_for(event: Callable[[Stage], None]) -> None:
     assert stage.sender.steps().deltas == [(1, [Delta("b")])]
 
 
+def test_a_stop_string_ends_its_sequence_although_the_text_waits() -> None:
+    stage = Stage(together=0.08)
+    stage.open(1, "c")
+    flow(stage, "abc", 0.001)
+    assert stage.stops.get_nowait() == 1
+    assert sent(stage) == ["a"]
+
+
+def test_text_that_nothing_can_end_is_made_when_it_is_sent() -> None:
+    stage = Stage(together=0.08)
+    stage.open(1)
+    flow(stage, "a", 0.001)
+    made: list[int] = []
+    stage.tokenizer.made = made
+    flow(stage, "bcd", 0.001)
+    assert sent(stage) == ["a"] and made == []
+    stage.emitter.flush()
+    assert sent(stage) == ["b|c|d"] and len(made) == 3
+
+
 def test_the_first_text_of_another_stream_waits_for_nothing() -> None:
-    stage = Stage(together=0.04)
+    stage = Stage(together=0.08)
     stage.open(1)
     stage.open(2)
     stage.put({1: "a"})
@@ -260,7 +289,7 @@ def test_the_first_text_of_another_stream_waits_for_nothing() -> None:
 
 
 def test_what_is_held_of_a_dropped_stream_is_never_sent() -> None:
-    stage = Stage(together=0.04)
+    stage = Stage(together=0.08)
     stage.open(1)
     stage.emitter.put(step("a"))
     stage.emitter.put(step("b"))

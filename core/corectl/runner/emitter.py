@@ -31,8 +31,11 @@ from corectl.runner.state import LoopState
 
 log = logging.getLogger(__name__)
 
-TOGETHER = 0.05
+TOGETHER = 0.08
 """Seconds for which text may wait for more, where sending it takes time from the engine. It still reads as one flow."""
+
+WORTHWHILE = 4
+"""Steps that must fit into that time: for fewer no text waits."""
 
 
 class Sender:
@@ -123,8 +126,8 @@ class Outlet(Protocol):
 class Emitter:
     """An `Outlet` on the thread that it is called on. `ask_stop` is called when a text says that it is to end.
 
-    A text that has begun and does not end may wait up to `together` seconds, where two steps are quicker than that: it
-    is sent once a step has been computed and the next one would end later. `clock` gives seconds.
+    A text that has begun and does not end may wait up to `together` seconds, where steps are quick: it is sent once a
+    step has been computed and the next one would end later. `clock` gives seconds.
     """
 
     def __init__(
@@ -160,8 +163,8 @@ class Emitter:
         self._unread.append((now, output))
         if not self._can_wait(output):
             self._read()
-        # It is held only if another one will come along.
-        if self._frame.urgent or (alone and 2 * (now - self._put_at) >= self._together):
+        # It is held only if enough others will come along.
+        if self._frame.urgent or (alone and WORTHWHILE * (now - self._put_at) >= self._together):
             self.flush()
         self._put_at = now
 
