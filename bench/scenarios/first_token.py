@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 
 from bench.bare import BareLoop
@@ -11,35 +10,31 @@ from bench.weights import Weights, story
 from bench.wire import stream
 
 REQUESTS = 20
-"""In a round; one after another, each computed as a whole."""
+"""For a round of other scenarios; one after another, each computed as a whole."""
 
 
-def _prompts(number: int) -> list[str]:
-    return [story("first", number, request) for request in range(REQUESTS)]
-
-
-def _figures(seconds: list[float]) -> Figures:
-    return {"first p50 ms": statistics.median(seconds) * 1e3, "first max ms": max(seconds) * 1e3}
+def _figures(seconds: float) -> Figures:
+    return {"first p50 ms": seconds * 1e3}
 
 
 def _served(target: Target) -> Callable[[int], Figures]:
     form = target.form.uncached()
-    return lambda number: _figures([stream(target.url, form, prompt, 1).first for prompt in _prompts(number)])
+    return lambda number: _figures(stream(target.url, form, story("first", number), 1).first)
 
 
 def _bare(loop: BareLoop) -> Callable[[int], Figures]:
-    return lambda number: _figures([loop.measure([prompt], 1)["first"] for prompt in _prompts(number)])
+    return lambda number: _figures(loop.measure([story("first", number)], 1)["first"])
 
 
 def _run(kit: Kit, weights: Weights) -> Measured:
     field = kit.field(weights)
     served = {target.name: _served(target) for target in field.targets}
-    return interleave(kit.rounds, {BARE: _bare(field.bare), **served})
+    return interleave(kit.rounds * REQUESTS, {BARE: _bare(field.bare), **served})
 
 
 SCENARIO = Scenario(
     name="first_token",
-    title=f"Time to the first token of a short prompt, {REQUESTS} requests a round",
+    title="Time to the first token of a short prompt",
     run=_run,
     ratios=(
         Ratio("first p50 ms", BARE, "3 ms or less", difference=True),

@@ -37,10 +37,14 @@ def _bare(loop: BareLoop, streams: int, tokens: int) -> Callable[[int], Figures]
     }
 
 
+REPLIES = 4
+"""For a round of other scenarios: a reply takes a second or a few."""
+
+
 def _run(kit: Kit, weights: Weights, streams: int) -> Measured:
     field = kit.field(weights)
     served = {target.name: _served(target, streams, kit.tokens) for target in field.targets}
-    return interleave(kit.rounds, {BARE: _bare(field.bare, streams, kit.tokens), **served})
+    return interleave(kit.rounds * REPLIES, {BARE: _bare(field.bare, streams, kit.tokens), **served})
 
 
 ONE = Scenario(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -58,13 +57,10 @@ def test_it_is_a_plugin_that_passes_its_own_tests(projects: Path, tmp_path: Path
     "tool", [("ruff", "check", "--select", "E,F,W,I,B,UP"), ("ruff", "format", "--check")]
 )
 def test_they_are_in_good_style(projects: Path, tool: tuple[str, ...]) -> None:
-    pytest.importorskip("ruff")
     run(projects, *tool, ".")
 
 
 def test_their_types_are_right(projects: Path) -> None:
-    if importlib.util.find_spec("mypy") is None:
-        pytest.skip("mypy is not installed here")
     names = [f"new-{kind}" for kind in KINDS]
     packages = [str(projects / f"corectl-{name}" / package_name(name)) for name in names]
     tests = [str(path) for path in sorted(projects.glob("*/tests/test_*.py"))]
