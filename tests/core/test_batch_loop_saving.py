@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from corectl.runner.pool import WORTH_A_STEP, WORTHWHILE
+from corectl.runner.pool import DEAR, WORTH_A_STEP, WORTHWHILE
 from tests.core.test_batch_loop_sharing import Stage, afresh, job, text
 
 
@@ -153,6 +153,27 @@ def test_nothing_is_thrown_away_for_the_sake_of_speed() -> None:
     for number in range(2):
         stage.run(job(20 + number, text(number, 300)))
     assert [stage.cached(20 + number) for number in range(2)] == [299] * 2
+
+
+@pytest.mark.parametrize("pause", [True, False], ids=["after a pause", "at once"])
+def test_where_many_have_stayed_the_oldest_states_go_instead(pause: bool) -> None:
+    """There is room for two states, and a hundredth of a cell costs too much."""
+    stage = Stage(idle_cells=1, snapshots=1500)
+    prompts = [text(number, 300) for number in range(6)]
+    for number, prompt in enumerate(prompts):
+        stage.run(job(1 + number, prompt))
+        while pause and stage.loop.tidy():
+            pass
+    stage.add(job(10, text(50, 40), predict=60))
+    for _ in range(20):
+        stage.outcome.step()
+    assert 0 < stage.loop.state.snapshot_bytes <= 1500
+    assert stage.loop.state.cells_idle <= DEAR
+    stage.run()
+    stage.run(*(job(20 + number, prompt) for number, prompt in enumerate(prompts[4:])))
+    assert [stage.cached(20 + number) for number in range(2)] == [299] * 2, "the latest"
+    stage.run(job(30, prompts[0]))
+    assert stage.cached(30) == 0
 
 
 def test_what_cannot_be_saved_stays_although_it_costs_time() -> None:

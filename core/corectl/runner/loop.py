@@ -30,6 +30,8 @@ RECENT = 16
 
 NO_CELLS = "the model's key-value memory is too small for this request"
 
+_NO_STEP = Plan(())
+
 
 def _nothing(*_: bool) -> None:
     pass
@@ -136,18 +138,19 @@ class BatchLoop:
         if self._pool.crowded or (self._waiting and not self._full):
             before_compute(True)
         refused = self._admit()
-        # While prompts are read, newcomers wait for their first word.
-        self._pool.trim(large=all(seq.pending == 1 for seq in self._running.values()))
+        if self._pool.crowded:
+            # While prompts are read, newcomers wait for their first word.
+            self._pool.trim(large=all(seq.pending == 1 for seq in self._running.values()))
         plan = self._plan(before_compute)
         if refused or not plan.work:
             # What cannot be computed now never can: nothing else holds cells that could become free.
             stuck = [] if plan.work else [self._fail(seq, EngineError(NO_CELLS)) for seq in self._all()]
-            return self._output([], ended=refused + stuck)
-        before_compute(any(len(item.tokens) > 1 for item in plan.work))
+            return self._output(ended=refused + stuck)
+        before_compute(plan.reads)
         blind = self._encode_images(plan.work)
         if blind is not None:
-            return self._output([], ended=[blind])
-        self._pool.make_room(sum(len(item.tokens) for item in plan.work))
+            return self._output(ended=[blind])
+        self._pool.make_room(plan.tokens)
         started = self._clock()
         try:
             sampled = self._engine.step(plan.work)
@@ -155,11 +158,11 @@ class BatchLoop:
             # The running sequences are lost; those that wait get their chance.
             ended = [self._fail(seq, EngineError.of(exc)) for seq in self._all()]
             self._pool.forget_kept()
-            return self._output([], ended=ended)
+            return self._output(ended=ended)
         seconds = self._clock() - started
         after_compute()
-        self._note(plan.work, seconds)
-        return self._take_all(plan.work, sampled)
+        self._note(plan, seconds)
+        return self._take_all(plan, sampled)
 
     def tidy(self, *, quick: bool = False) -> bool:
         """Call it while `idle`: does a piece of work that would hold up a step later; False if there is none.
@@ -183,11 +186,11 @@ class BatchLoop:
             self._preempt(self._running[plan.preempt])
 
     def _output(
-        self, work: tuple[Work, ...] | list[Work], *, ended: list[Ended], sampled: list[Sampled] | None = None
+        self, plan: Plan = _NO_STEP, *, ended: list[Ended], sampled: list[Sampled] | None = None
     ) -> StepOutput:
         return StepOutput(
-            sequences=len(work),
-            tokens=sum(len(item.tokens) for item in work),
+            sequences=len(plan.work),
+            tokens=plan.tokens,
             sampled=sampled or [],
             ended=ended,
             state=self.state,
@@ -206,23 +209,22 @@ class BatchLoop:
                 return self._fail(self._running[item.id], EngineError.of(exc))
         return None
 
-    def _note(self, work: tuple[Work, ...], seconds: float) -> None:
+    def _note(self, plan: Plan, seconds: float) -> None:
         """Takes note of what a step has computed, and of how long it took."""
-        prompt_tokens, images = 0, False
-        for item in work:
+        generating, images = 0, False
+        for item in plan.work:
             seq = self._running[item.id]
             count = len(item.tokens)
             seq.computed += count
             self._pool.extend(item.id, item.tokens)
-            prompt_tokens += count if count > 1 else 0
+            generating += count == 1
             images = images or item.image is not None
             if seq.pauses and seq.computed in seq.pauses:
                 self._pool.snapshot(seq.id, seq.salt, seq.tokens[: seq.computed])
         if not images:
-            generating = sum(1 for item in work if len(item.tokens) == 1)
-            self._pace.took(seconds, generating=generating, prompt_tokens=prompt_tokens)
+            self._pace.took(seconds, generating=generating, prompt_tokens=plan.tokens - generating)
 
-    def _take_all(self, work: tuple[Work, ...], sampled: list[Sampled]) -> StepOutput:
+    def _take_all(self, plan: Plan, sampled: list[Sampled]) -> StepOutput:
         now = time.monotonic_ns()
         visible: list[Sampled] = []
         ended: list[Ended] = []
@@ -238,7 +240,7 @@ class BatchLoop:
             if reason:
                 self._finish(seq)
                 ended.append(seq.ended(reason, now))
-        return self._output(work, ended=ended, sampled=visible)
+        return self._output(plan, ended=ended, sampled=visible)
 
     def _take(self, seq: Running, token: Sampled, now: int) -> str:
         """Adds a drawn token to its sequence; the reason to end, if there is one."""

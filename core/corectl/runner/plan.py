@@ -58,10 +58,16 @@ class Progress(msgspec.Struct):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """The work of a step, and the sequence that must give up its cells first because the pool is full, if any."""
+    """The work of a step, `tokens` in all, and the sequence that must give up its cells first, if the pool is full."""
 
     work: tuple[Work, ...]
+    tokens: int = 0
     preempt: int | None = None
+
+    @property
+    def reads(self) -> bool:
+        """Whether it reads of a prompt, and so takes longer than one token of each sequence does."""
+        return self.tokens > len(self.work)
 
 
 def plan_step(
@@ -80,7 +86,7 @@ def plan_step(
         return Plan(work=(), preempt=running[-1].id)
     work = [_work(seq, 1) for seq in generating[: min(num_batch, free_cells)]]
     if len(work) == len(running):
-        return Plan(work=tuple(work))
+        return Plan(tuple(work), len(work))
     prompts = [seq for seq in running if seq.pending > 1]
     budget = min(num_batch - len(work), free_cells - len(work))
     if work:
@@ -88,13 +94,13 @@ def plan_step(
     elif len(running) > 1:
         budget = min(budget, PROMPTS_CHUNK)
     if work and not budget:
-        return Plan(work=tuple(work))
+        return Plan(tuple(work), len(work))
     images = _image(prompts, free_cells - len(work))
     budget = min(budget, free_cells - len(work) - sum(len(item.tokens) for item in images))
     work += images + _share([seq for seq in prompts if seq.text], budget)
     if not work and len(running) > 1:
         return Plan(work=(), preempt=running[-1].id)
-    return Plan(work=tuple(work))
+    return Plan(tuple(work), sum(len(item.tokens) for item in work))
 
 
 def _share(prompts: Sequence[Progress], budget: int) -> list[Work]:

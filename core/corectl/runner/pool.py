@@ -31,6 +31,9 @@ The step costs as much as some ten tokens of a prompt do, and on a GPU as much a
 again is saved then.
 """
 
+DEAR = 100
+"""So many times the cells that kept sequences may hold, and they cost more than the oldest states are worth."""
+
 QUICK_STATE, SMALL_STATE = 4 << 20, 16 << 20
 """Bytes that are saved in about two milliseconds, and in about ten."""
 
@@ -195,15 +198,17 @@ class CellPool:
         """Takes kept sequences out of the pool while they slow down the steps of those that run.
 
         All that are saved, or quickly are; and if one with a `large` state may be saved now, one of those. One that
-        would be lost stays: it costs time, but less than to compute it again.
+        would be lost, or for which another state would be, stays: it costs time, but less than to compute it again.
+        Where many have stayed, the states that were of use longest ago are lost.
         """
         if not self.crowded:
             return
         most = self._engine.info.idle_cells
         spare = large
         for id, kept in list(self._kept.items()):
-            quick = self._is_saved(id, kept) or (self._fits(id, kept) and self._is_at_most(id, SMALL_STATE))
-            if quick or (spare and self._fits(id, kept)):
+            fits = self._fits(id, kept, instead=self.idle > DEAR * most)
+            quick = self._is_saved(id, kept) or (fits and self._is_at_most(id, SMALL_STATE))
+            if quick or (spare and fits):
                 spare = spare and quick
                 self._evict(id)
             if self.idle <= most:
@@ -217,10 +222,10 @@ class CellPool:
         """
         if not self.crowded:
             return False
-        for id, kept in self._kept.items():
-            if self._is_saved(id, kept) or not self._fits(id, kept):
-                continue
-            if not quick or self._is_at_most(id, QUICK_STATE):
+        unsaved = [(id, kept) for id, kept in self._kept.items() if not self._is_saved(id, kept)]
+        instead = sum(self._tree.own(id) for id, _ in unsaved) > DEAR * self._engine.info.idle_cells
+        for id, kept in unsaved:
+            if self._fits(id, kept, instead=instead) and (not quick or self._is_at_most(id, QUICK_STATE)):
                 return self.snapshot(id, kept.salt, kept.tokens)
         return False
 
@@ -235,11 +240,11 @@ class CellPool:
     def _is_at_most(self, id: int, size: int) -> bool:
         return self._memory is not None and self._memory.state_size(id) <= size
 
-    def _fits(self, id: int, kept: _Kept) -> bool:
-        """Whether a sequence can be saved without another state having to go."""
+    def _fits(self, id: int, kept: _Kept, *, instead: bool) -> bool:
+        """Whether a sequence can be saved: beside all states, or `instead` of those that were of use longest ago."""
         if self._memory is None or IMAGE in kept.tokens or len(kept.tokens) < WORTHWHILE:
             return False
-        return self._states.fits(self._memory.state_size(id))
+        return self._can_save(id) if instead else self._states.fits(self._memory.state_size(id))
 
     def extend(self, id: int, tokens: Sequence[int]) -> None:
         """A running sequence has computed more tokens."""
