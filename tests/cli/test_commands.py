@@ -105,10 +105,10 @@ def test_ps_with_backends(server: FakeServer, corectl: Corectl) -> None:
 
 
 @pytest.mark.parametrize(
-    ("expires", "text"), [(ago(days=-36500), "Forever"), (ago(seconds=1), "Stopping...")]
+    ("since", "text"), [({"days": -36500}, "Forever"), ({"seconds": 1}, "Stopping...")], ids=["ever", "over"]
 )
-def test_ps_until(server: FakeServer, corectl: Corectl, expires: str, text: str) -> None:
-    server.reply("GET /api/ps", {"models": [tag("m", expires_at=expires)]})
+def test_ps_until(server: FakeServer, corectl: Corectl, since: dict[str, float], text: str) -> None:
+    server.reply("GET /api/ps", {"models": [tag("m", expires_at=ago(**since))]})
     assert corectl("ps").out.rstrip().endswith(text)
 
 

@@ -57,6 +57,7 @@ def test_a_shorter_context_than_is_loaded_is_kept_to_without_another_load(server
         lines = server.client.get("/metrics").text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith("corectl_model_loads_total"))
 
+    post(server, "/api/generate", keep_alive=0)
     post(server, "/api/generate", prompt="Hi", options={**SMALL, "num_ctx": 256})
     before = loads()
     short = post(server, "/api/generate", prompt="1 2 3", raw=True, options={**SMALL, "num_predict": 90})

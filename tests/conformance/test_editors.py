@@ -352,6 +352,7 @@ def test_goose_walks_the_loop(editors: Server) -> None:
     """Its own settings for the context and the longest reply are options of Ollama's API, in OpenAI's."""
     assert FULL_NAME in [model.model for model in read(editors, "/api/tags", CopilotModels).models]
     headers = {"agent-session-id": "20261126_1", "accept-encoding": "zstd,gzip,deflate,br"}
+    editors.client.post("/api/generate", json={"model": FULL_NAME, "keep_alive": 0}).raise_for_status()
     limits = {"num_ctx": 2048, "num_predict": 100}
     walk(editors, headers, USER["content"], stream_options={"include_usage": True}, options=limits)
     loaded = read(editors, "/api/ps", LoadedModels).models

@@ -153,6 +153,7 @@ def test_structured_output_raw_prompts_and_probabilities(front: Server, upstream
 
 
 def test_options_reach_the_model(front: Server, upstream: Server) -> None:
+    post(upstream, "/api/generate", model=MODEL, keep_alive=0)
     options = {**GREEDY, "num_predict": 1, "num_ctx": 768}
     said = post(front, "/api/chat", model=REMOTE, messages=ASK, options=options, stream=False)
     assert said["context_fit"]["num_ctx"] == 768
