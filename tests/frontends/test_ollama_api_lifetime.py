@@ -93,15 +93,19 @@ def test_keep_alive_that_is_none(server: Server, keep_alive: Any, error: str) ->
     assert refused(server, "/api/chat", messages=[], keep_alive=keep_alive) == error
 
 
-def test_another_context_length_loads_again(shop: Server) -> None:
-    _load(shop)
-    pid = _entry(shop)["runner"]["pid"]
-    reply = ask(shop, GENERATE, prompt="Hi", options=options(num_ctx=512, num_predict=1))
-    assert reply["context_fit"]["num_ctx"] == 512
-    entry = _entry(shop)
-    assert entry["context_length"] == 512 and entry["runner"]["pid"] != pid
-    ask(shop, GENERATE, prompt="Hi", options=options(num_ctx=512, num_predict=1, temperature=1))
-    assert _entry(shop)["runner"]["pid"] == entry["runner"]["pid"]
+def test_a_longer_context_loads_again_and_a_shorter_one_does_not(shop: Server) -> None:
+    def ask_for(num_ctx: int) -> Any:
+        reply = ask(shop, GENERATE, prompt="Hi", options=options(num_ctx=num_ctx, num_predict=1))
+        assert reply["context_fit"]["num_ctx"] == num_ctx
+        return _entry(shop)
+
+    ask(shop, GENERATE, keep_alive=0)
+    short = ask_for(512)
+    long = ask_for(1024)
+    assert (short["context_length"], long["context_length"]) == (512, 1024)
+    assert long["runner"]["pid"] != short["runner"]["pid"]
+    again = ask_for(512)
+    assert again["context_length"] == 1024 and again["runner"]["pid"] == long["runner"]["pid"]
 
 
 def test_a_context_beyond_what_the_model_was_trained_for(shop: Server) -> None:

@@ -122,6 +122,7 @@ def test_show_what_was_created(shop: Server) -> None:
 
 
 def test_ps(shop: Server) -> None:
+    ask(shop, "/api/generate", keep_alive=0)
     before = datetime.now().astimezone()
     ask(shop, "/api/generate", keep_alive="10m", options=GREEDY)
     entry = next(model for model in shop.ps() if model["name"] == f"{MODEL}:latest")
