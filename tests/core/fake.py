@@ -326,6 +326,8 @@ def _misbehave(what: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "foreign":
             os.kill(os.getpid(), signal.SIGILL)
+        case "alarm":
+            os.kill(os.getpid(), signal.SIGALRM)
         case "realtime":
             os.kill(os.getpid(), signal.SIGRTMIN + 1)
         case "hang":

@@ -30,6 +30,10 @@ from tests.core.stories import Loader, collect, completion, events_of, play, sta
             {"load": "foreign"},
             "terminated: killed by SIGILL: the engine was built for another processor, .* hardware",
         ),
+        (
+            {"load": "alarm"},
+            "killed by SIGALRM: a prompt took more than 30 seconds to be rendered and tokenised",
+        ),
         ({"load": "realtime"}, "process has terminated: killed by signal"),
         ({"backend": "other"}, "backend 'other' cannot be used: it is not installed"),
         ({"plugin": "none"}, "backend 'fake' cannot be used: it is not installed"),
