@@ -77,10 +77,13 @@ class LlamaBatch:
         # llama.cpp answers a batch that is too long by ending the process.
         if end > self.size or not count:
             raise EngineError(f"a step of {end} tokens; at most {self.size} fit, and none may be empty")
-        self._tokens[start:end] = array("i", tokens)
-        self._positions[start:end] = array("i", range(position, position + count))
-        self._slots[start:end] = array("i", [slot]) * count
-        self._outputs[start:end] = array("b", [every]) * count
+        if count == 1:
+            self._tokens[start], self._positions[start], self._slots[start] = tokens[0], position, slot
+        else:
+            self._tokens[start:end] = array("i", tokens)
+            self._positions[start:end] = array("i", range(position, position + count))
+            self._slots[start:end] = array("i", [slot]) * count
+            self._outputs[start:end] = array("b", [every]) * count
         self._outputs[end - 1] = output
         self.native.n_tokens = end
         return end - 1

@@ -144,14 +144,14 @@ class RunnerProcess:
     def _take_inbox(self) -> bool:
         """Takes what has arrived; waits for something if there is nothing to compute. False at the end."""
         while True:
-            busy = not (self._loop.idle and self._encoding.idle)
             if self._loop.idle:
                 self._outlet.flush()
+            # This thread alone takes things out. Asked first, as an exception for each step would be dear.
+            if self._inbox.empty() and not (self._loop.idle and self._encoding.idle):
+                return True
             try:
-                item = self._inbox.get(block=not busy, timeout=self._patience)
+                item = self._inbox.get(timeout=self._patience)
             except queue.Empty:
-                if busy:
-                    return True
                 self._tidy()
                 continue
             self._patience = 0.0
