@@ -1,4 +1,4 @@
-"""Fixtures of the tests with fake models."""
+"""Fixtures of the tests with fake models, and with fake registries."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from corectl.model.manifest import Layer
 from corectl.runner import protocol
 from corectl.runner.engine import ModelSpec, Placement
 from corectl.scheduler import loader as loading
 from tests.core.create_kit import Bench
+from tests.core.download_kit import DATA
 from tests.core.fake import Behaviour, write_distribution
 from tests.core.plugin_kit import Site, installed
 from tests.core.stories import HandRunner, MakeStage, Stage
+from tests.core.transfer_kit import FakeOrigin, FakeRegistry, Puller, running_origin
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,3 +66,29 @@ def loader(real: Path) -> Callable[..., protocol.Load]:
         return protocol.Load(plugins=(plugin,), backend=backend, model=spec, placement=placement)
 
     return make
+
+
+@pytest.fixture
+def origin() -> Iterator[FakeOrigin]:
+    """A server that registries and stores are played on."""
+    with running_origin() as origin:
+        yield origin
+
+
+@pytest.fixture
+def registry(origin: FakeOrigin) -> FakeRegistry:
+    return FakeRegistry(origin)
+
+
+@pytest.fixture
+def puller(tmp_path: Path, registry: FakeRegistry) -> Puller:
+    """A store of its own that pulls from the registry."""
+    return Puller(tmp_path, registry)
+
+
+@pytest.fixture
+def layer(origin: FakeOrigin) -> Layer:
+    """A blob of four parts that the registry has as the model `m`."""
+    layer = origin.add(DATA)
+    origin.publish(layer)
+    return layer

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
 from corectl.errors import RemoteUnreachable
 from corectl.transfer.client import Answer, ask
-from tests.core.transfer_kit import FakeOrigin, Reply, running_origin
-
-
-@pytest.fixture
-def origin() -> Iterator[FakeOrigin]:
-    with running_origin() as origin:
-        yield origin
+from tests.core.transfer_kit import FakeOrigin, Reply
 
 
 def asked(

@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,6 @@ DATA = random_bytes(500_000)
 """Four parts."""
 
 PATIENT = msgspec.structs.replace(QUICK, stall=60.0)
-
-
-@pytest.fixture
-def origin() -> Iterator[FakeOrigin]:
-    with running_origin() as origin:
-        yield origin
 
 
 @pytest.fixture

@@ -41,22 +41,6 @@ WEIGHTS = random_bytes(300_000)
 TEMPLATE = b"{{ .Prompt }}"
 
 
-@pytest.fixture
-def origin() -> Iterator[FakeOrigin]:
-    with running_origin() as origin:
-        yield origin
-
-
-@pytest.fixture
-def registry(origin: FakeOrigin) -> FakeRegistry:
-    return FakeRegistry(origin)
-
-
-@pytest.fixture
-def puller(tmp_path: Path, registry: FakeRegistry) -> Puller:
-    return Puller(tmp_path, registry)
-
-
 def statuses(steps: list[Progress]) -> list[str]:
     """Each status once, in order."""
     return list(dict.fromkeys(step.status for step in steps))
