@@ -114,7 +114,7 @@ def _processor() -> str:
 
 
 def _scenarios(kit: Kit, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """All that were asked for, model by model, so that the servers of a model are started once."""
+    """All that were asked for, model by model."""
     results: dict[str, Any] = {}
     for weights in (smollm2(), gemma3(folder)):
         if weights is None or weights.name not in arguments.models:
@@ -139,10 +139,7 @@ def main() -> None:
     )
     kit = Kit(rounds=arguments.rounds, tokens=arguments.tokens, threads=arguments.threads, peers=peers)
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            results = _scenarios(kit, arguments, Path(folder))
-        finally:
-            kit.close()
+        results = _scenarios(kit, arguments, Path(folder))
     print()
     for name, command in kit.commands.items():
         print(f"{name}: {command}")

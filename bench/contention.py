@@ -1,7 +1,8 @@
 """Shared cores: what is left of a model's speed when another program computes, and when two models do.
 
 `python -m bench.contention`. Each figure is a ratio of rates within one round; medians of the rounds. A rate is what
-one client gets that asks again as soon as its stream has ended, in tokens per second from its first token on.
+one client gets that asks again as soon as its stream has ended, in tokens per second from its first token on. On a
+quiet machine single replies are compared, one of each in turn: what is to be seen there is small.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from bench.kit import Figures, interleave
+from bench.scenarios.throughput import rate as rate_of
 from bench.served import BenchServer
 from bench.weights import GEMMA_PACKAGE, NUM_CTX, Weights, gemma3, install, smollm2, story
 from bench.wire import Left, NativeForm, Watch, stream
@@ -35,6 +38,9 @@ SETTLE = 0.5
 
 MOST_SETTLE = 60.0
 """Seconds: steps that a fixed number of threads makes on a taken core go on for long after their client has left."""
+
+TURNS = 8
+"""Replies of each client in a round, on a quiet machine."""
 
 IDLE = 10.0
 """Percent of the cores that may be busy on an idle machine."""
@@ -58,16 +64,18 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
         return self.first_together / self.first + self.second_together / self.second
 
 
-class Round(msgspec.Struct, frozen=True):
+class Round(msgspec.Struct, frozen=True, kw_only=True):
     """One round: with threads that follow the cores, and with as many as there are cores, whatever happens."""
 
     following: Rates
     fixed: Rates
+    quiet: float
+    """Tokens per second of the first model on a quiet machine, over those with fixed threads."""
 
     def figures(self) -> dict[str, float]:
         """The ratios, by what they say."""
         return {
-            "quiet machine, over fixed threads": self.following.first / self.fixed.first,
+            "quiet machine, over fixed threads": self.quiet,
             "one core taken, over quiet": self.following.taken,
             "two models at once, sum of together over alone": self.following.together,
             "fixed threads: one core taken, over quiet": self.fixed.taken,
@@ -94,13 +102,20 @@ class Client:
         times = watch.times
         return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 1 / seconds
 
+    def reply(self, model: Weights) -> float:
+        """Tokens per second of a single reply."""
+        form = NativeForm(model.name, threads=self._threads, num_ctx=NUM_CTX)
+        self._asked += 1
+        return rate_of([stream(self._server.url, form, story(self._asked), STREAM_TOKENS)])
+
     def alone(self, model: Weights, seconds: float) -> float:
         """The rate of one model on a machine that does nothing else."""
         _settle()
         return self.rate(model, seconds)
 
-    def rates(self, first: Weights, second: Weights, alone: float, seconds: float) -> Rates:
-        """All rates; `alone` is that of the first model."""
+    def rates(self, first: Weights, second: Weights, seconds: float) -> Rates:
+        """All rates."""
+        alone = self.alone(first, seconds)
         _settle()
         with _busy_core():
             busy = self.rate(first, seconds)
@@ -146,6 +161,19 @@ def _client(models: tuple[Weights, ...], threads: int | None) -> Iterator[Client
         server.close()
 
 
+def _quiet(model: Weights, following: Client, fixed: Client) -> float:
+    """What following the cores leaves of a model's speed on a machine that does nothing else."""
+    _settle()
+    names = {"following": following, "fixed": fixed}
+    found = interleave(TURNS, {name: _replies(client, model) for name, client in names.items()})
+    pairs = zip(found["following"], found["fixed"], strict=True)
+    return statistics.median(ours["tok/s"] / theirs["tok/s"] for ours, theirs in pairs)
+
+
+def _replies(client: Client, model: Weights) -> Callable[[int], Figures]:
+    return lambda _: {"tok/s": client.reply(model)}
+
+
 def compare(rounds: int, seconds: float = SECONDS) -> list[Round]:
     """Prints the figures of each round, then their medians; returns the rounds."""
     cores = usable_cores()
@@ -157,14 +185,13 @@ def compare(rounds: int, seconds: float = SECONDS) -> list[Round]:
             return []
         models = (smollm2(), second)
         taken: list[Round] = []
-        with _client(models, None) as following, _client(models, cores) as fixed:
-            for number in range(rounds):
-                # Side by side and each first in turn: their ratio is to show small differences.
-                pair = (following, fixed) if number % 2 == 0 else (fixed, following)
-                alone = {client: client.alone(models[0], seconds) for client in pair}
-                rates = (client.rates(*models, alone[client], seconds) for client in (following, fixed))
-                taken.append(Round(*rates))
-                print("  ".join(f"{value:.3f}" for value in taken[-1].figures().values()), flush=True)
+        for _ in range(rounds):
+            # The same program is some hundredths faster or slower from one start to the next.
+            with _client(models, None) as following, _client(models, cores) as fixed:
+                quiet = _quiet(models[0], following, fixed)
+                rates = [client.rates(*models, seconds) for client in (following, fixed)]
+            taken.append(Round(following=rates[0], fixed=rates[1], quiet=quiet))
+            print("  ".join(f"{value:.3f}" for value in taken[-1].figures().values()), flush=True)
     for name in taken[0].figures():
         print(f"{statistics.median(item.figures()[name] for item in taken):6.3f}  {name}", flush=True)
     return taken

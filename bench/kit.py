@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,6 @@ class Field(msgspec.Struct, frozen=True):
     bare: BareLoop
     targets: tuple[Target, ...]
 
-    def close(self) -> None:
-        self.bare.close()
-        for target in self.targets:
-            target.close()
-
 
 class Kit:
     """What a run of the bench has: its arguments, the peers, and the servers that are up."""
@@ -85,31 +81,45 @@ class Kit:
         self.shape = Shape(streams=STREAMS, cells=STREAMS * NUM_CTX, threads=threads)
         self.commands: dict[str, str] = {}
         self._folder = tempfile.TemporaryDirectory()
-        self._field: tuple[str, Field] | None = None
 
     @property
     def folder(self) -> Path:
         """Where models that are made for the bench lie."""
         return Path(self._folder.name)
 
-    def field(self, weights: Weights) -> Field:
-        """Every server with this model, started and warmed up once; those of another model are ended.
+    def measure(
+        self,
+        weights: Weights,
+        work: Callable[[Field], Mapping[str, Callable[[int], Figures]]],
+        turns: int = 1,
+    ) -> Measured:
+        """Each round starts all servers anew and measures each of them `turns` times, in turn.
 
-        The model is one that never ends an answer.
+        One start of a program is some hundredths faster or slower than the next, for as long as it runs.
         """
-        if self._field is not None and self._field[0] == weights.name:
-            return self._field[1]
-        self.close()
-        name, weights = weights.name, endless(weights, self.folder)
-        bare = BareLoop(weights.path, self.shape.cells, self.threads)
-        self._note(BARE, bare.command)
-        targets = [self.start(OURS, weights), *(self.start(name, weights) for name in self.peers.found)]
-        field = Field(bare, tuple(targets))
-        self._field = (name, field)
-        field.bare.measure([story("warm")], 8)
-        for target in field.targets:
-            target.ask_all([story("warm", number) for number in range(STREAMS)], 8)
-        return field
+        found: Measured = {}
+        for number in range(self.rounds):
+            with self._field(weights) as field:
+                for name, figures in interleave(turns, work(field), first=number * turns).items():
+                    found.setdefault(name, []).extend(figures)
+        return found
+
+    @contextmanager
+    def _field(self, weights: Weights) -> Iterator[Field]:
+        """Every server with this model, warmed up once. The model is one that never ends an answer."""
+        weights = endless(weights, self.folder)
+        with ExitStack() as stack:
+            bare = BareLoop(weights.path, self.shape.cells, self.threads)
+            stack.callback(bare.close)
+            self._note(BARE, bare.command)
+            targets = []
+            for name in (OURS, *self.peers.found):
+                targets.append(self.start(name, weights))
+                stack.callback(targets[-1].close)
+            bare.measure([story("warm")], 8)
+            for target in targets:
+                target.ask_all([story("warm", number) for number in range(STREAMS)], 8)
+            yield Field(bare, tuple(targets))
 
     def start(self, name: str, weights: Weights) -> Target:
         """One server with a model; ours has it in its store, the others in memory."""
@@ -129,11 +139,6 @@ class Kit:
     def form(self, weights: Weights) -> NativeForm:
         return NativeForm(weights.name, threads=self.threads, num_ctx=NUM_CTX)
 
-    def close(self) -> None:
-        if self._field is not None:
-            self._field[1].close()
-            self._field = None
-
     def _note(self, name: str, command: list[str]) -> None:
         self.commands[name] = " ".join(command)
 
@@ -143,16 +148,17 @@ def _target(name: str, peer: PeerProcess) -> Target:
     return Target(name=name, url=peer.url, form=peer.form, close=peer.close, concurrent=concurrent)
 
 
-def interleave(rounds: int, work: Mapping[str, Callable[[int], Figures]]) -> Measured:
+def interleave(rounds: int, work: Mapping[str, Callable[[int], Figures]], *, first: int = 0) -> Measured:
     """Each round measures all in turn, so that they meet the same neighbours; another one begins each time.
 
-    What takes seconds is better measured in more rounds: the machine's speed changes from one to the next.
+    What takes seconds is better measured in more rounds: the machine's speed changes from one to the next. They are
+    numbered from `first` on.
     """
     found: Measured = {name: [] for name in work}
     names = list(work)
-    for number in range(rounds):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
+    for number in range(first, first + rounds):
+        begin = number % len(names)
+        for name in names[begin:] + names[:begin]:
             found[name].append(work[name](number))
     return found
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from bench.kit import Figures, Kit, Measured, Scenario, Target, interleave
+from bench.kit import Figures, Kit, Measured, Scenario, Target
 from bench.weights import Weights, story, text
 from bench.wire import Left, Watch
 
@@ -70,8 +70,10 @@ def _measure(target: Target) -> Callable[[int], Figures]:
 
 
 def _run(kit: Kit, weights: Weights) -> Measured:
-    targets = [target for target in kit.field(weights).targets if target.concurrent]
-    return interleave(kit.rounds, {target.name: _measure(target) for target in targets})
+    return kit.measure(
+        weights,
+        lambda field: {target.name: _measure(target) for target in field.targets if target.concurrent},
+    )
 
 
 SCENARIO = Scenario(

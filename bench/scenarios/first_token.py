@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.bare import BareLoop
-from bench.kit import BARE, Figures, Kit, Measured, Ratio, Scenario, Target, interleave
+from bench.kit import BARE, Field, Figures, Kit, Measured, Ratio, Scenario, Target
 from bench.weights import Weights, story
 from bench.wire import stream
 
 REQUESTS = 20
-"""For a round of other scenarios; one after another, each computed as a whole."""
+"""In a round; one after another, each computed as a whole."""
 
 
 def _figures(seconds: float) -> Figures:
@@ -27,9 +27,10 @@ def _bare(loop: BareLoop) -> Callable[[int], Figures]:
 
 
 def _run(kit: Kit, weights: Weights) -> Measured:
-    field = kit.field(weights)
-    served = {target.name: _served(target) for target in field.targets}
-    return interleave(kit.rounds * REQUESTS, {BARE: _bare(field.bare), **served})
+    def work(field: Field) -> dict[str, Callable[[int], Figures]]:
+        return {BARE: _bare(field.bare), **{target.name: _served(target) for target in field.targets}}
+
+    return kit.measure(weights, work, REQUESTS)
 
 
 SCENARIO = Scenario(

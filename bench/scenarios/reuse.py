@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
-from bench.kit import STREAMS, Figures, Kit, Measured, Ratio, Scenario, Target, interleave
+from bench.kit import STREAMS, Figures, Kit, Measured, Ratio, Scenario, Target
 from bench.weights import Weights, text
 from bench.wire import Reply
 
@@ -13,7 +13,7 @@ FIRST_TURN = 1000
 SYSTEM = 2000
 ANSWER = 32
 CHATS = 4
-"""For a round of other scenarios: of each there is only one figure."""
+"""In a round: of each there is only one figure."""
 
 
 def _figures(replies: list[Reply]) -> Figures:
@@ -48,21 +48,22 @@ def _shared_prompt(target: Target) -> Callable[[int], Figures]:
 
 
 def _run(
-    kit: Kit, weights: Weights, rounds: int, measure: Callable[[Target], Callable[[int], Figures]]
+    kit: Kit, weights: Weights, turns: int, measure: Callable[[Target], Callable[[int], Figures]]
 ) -> Measured:
-    targets = kit.field(weights).targets
-    return interleave(rounds, {target.name: measure(target) for target in targets})
+    return kit.measure(
+        weights, lambda field: {target.name: measure(target) for target in field.targets}, turns
+    )
 
 
 SECOND_TURN = Scenario(
     name="second_turn",
     title=f"The second turn of a chat whose first had {FIRST_TURN:,} tokens",
-    run=lambda kit, weights: _run(kit, weights, kit.rounds * CHATS, _second_turn),
+    run=lambda kit, weights: _run(kit, weights, CHATS, _second_turn),
     ratios=(Ratio("first p50 ms", "llama-server", "below 1"),),
 )
 SHARED_PROMPT = Scenario(
     name="shared_prompt",
     title=f"{STREAMS} clients at once with one system prompt of {SYSTEM:,} tokens that nobody had before",
-    run=lambda kit, weights: _run(kit, weights, kit.rounds, _shared_prompt),
+    run=lambda kit, weights: _run(kit, weights, 1, _shared_prompt),
     ratios=(Ratio("first p50 ms", "llama-server", "below 1"),),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.bare import BareLoop
-from bench.kit import BARE, STREAMS, Figures, Kit, Measured, Ratio, Scenario, Target, interleave
+from bench.kit import BARE, STREAMS, Field, Figures, Kit, Measured, Ratio, Scenario, Target
 from bench.weights import Weights, story
 from bench.wire import Reply
 
@@ -38,13 +38,15 @@ def _bare(loop: BareLoop, streams: int, tokens: int) -> Callable[[int], Figures]
 
 
 REPLIES = 4
-"""For a round of other scenarios: a reply takes a second or a few."""
+"""In a round: a reply takes a second or a few."""
 
 
 def _run(kit: Kit, weights: Weights, streams: int) -> Measured:
-    field = kit.field(weights)
-    served = {target.name: _served(target, streams, kit.tokens) for target in field.targets}
-    return interleave(kit.rounds * REPLIES, {BARE: _bare(field.bare, streams, kit.tokens), **served})
+    def work(field: Field) -> dict[str, Callable[[int], Figures]]:
+        served = {target.name: _served(target, streams, kit.tokens) for target in field.targets}
+        return {BARE: _bare(field.bare, streams, kit.tokens), **served}
+
+    return kit.measure(weights, work, REPLIES)
 
 
 ONE = Scenario(
