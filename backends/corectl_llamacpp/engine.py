@@ -16,7 +16,7 @@ from corectl.errors import EngineError
 from corectl.runner.engine import Constraint, EngineInfo, Passage, Sampled, SequenceSpec, Work
 from corectl.runner.sampling import Logits, probabilities
 from corectl.runner.vision import ImageSpan
-from corectl_llamacpp.sampler import build_chain
+from corectl_llamacpp.sampler import build_chain, draw_among, looks_at
 from corectl_llamacpp.tokenizer import LlamaTokenizer
 
 if TYPE_CHECKING:
@@ -30,10 +30,14 @@ _REASONS = {
 
 
 class _Slot(msgspec.Struct):
-    """A sequence's place in the key-value pool and its native sampler chain, None for one that is only kept."""
+    """A sequence's place in the key-value pool and its native sampler chain, None for one that is only kept.
+
+    The chain looks at so many of the likeliest tokens, or at all of them (0).
+    """
 
     number: int
     chain: Any
+    looks_at: int
     top_logprobs: int
     constraint: Constraint | None
 
@@ -111,13 +115,14 @@ class LlamaEngine:
             raise EngineError(f"more than {most + self.info.idle_sequences} sequences")
         if sum(slot.chain is not None for slot in self._slots.values()) >= most:
             raise EngineError(f"more than {most} sequences that are not only kept")
-        chain = build_chain(
-            sequence.sampling,
-            n_vocab=self.tokenizer.size,
-            num_ctx=self.info.num_ctx,
-            prompt=sequence.prompt,
+        options, n_vocab, num_ctx = sequence.sampling, self.tokenizer.size, self.info.num_ctx
+        self._slots[sequence.id] = _Slot(
+            self._free.pop(),
+            build_chain(options, n_vocab=n_vocab, num_ctx=num_ctx, prompt=sequence.prompt),
+            looks_at(options, n_vocab=n_vocab, num_ctx=num_ctx),
+            sequence.top_logprobs,
+            sequence.constraint,
         )
-        self._slots[sequence.id] = _Slot(self._free.pop(), chain, sequence.top_logprobs, sequence.constraint)
 
     def step(self, work: Sequence[Work]) -> list[Sampled]:
         self._batch.clear()
@@ -147,15 +152,20 @@ class LlamaEngine:
         if slot.top_logprobs < 0:
             if slot.constraint is not None:
                 slot.constraint.mask(self._logits(index))
-            return Sampled(id, llama_cpp.llama_sampler_sample(slot.chain, self._context, index))
+            return Sampled(id, self._draw(slot, index))
         logits = self._logits(index)
         if slot.constraint is not None:
             # Probabilities are the model's own, so they are taken from logits that the mask has not touched.
             masked, logits = logits, logits.copy()
             slot.constraint.mask(masked)
-        token = llama_cpp.llama_sampler_sample(slot.chain, self._context, index)
+        token = self._draw(slot, index)
         chosen, top = probabilities(logits, token, slot.top_logprobs)
         return Sampled(id, token, chosen, top)
+
+    def _draw(self, slot: _Slot, index: int) -> int:
+        if slot.looks_at:
+            return draw_among(slot.chain, self._logits(index), slot.looks_at)
+        return int(llama_cpp.llama_sampler_sample(slot.chain, self._context, index))
 
     def _logits(self, index: int) -> Logits:
         """What the last step gave for a token of the batch; valid until the next one."""

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import llama_cpp
+import numpy as np
 
 from corectl.messages import SamplingOptions
+from corectl.runner.sampling import Logits, likeliest
+
+LARGE = 100_000
+"""Tokens of a vocabulary from which on the likeliest are found here: a chain copies all of them, 12 bytes for each."""
+
+FEW = 500
+"""More of them are not found in less time."""
+
+_CANDIDATES = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
+"""The memory of `llama_token_data`."""
 
 RANDOM_SEED = 0xFFFFFFFF
 """What llama.cpp takes for: draw a seed."""
@@ -30,12 +42,9 @@ def build_chain(options: SamplingOptions, *, n_vocab: int, num_ctx: int, prompt:
             *(llama_cpp.llama_logit_bias(*item) for item in options.logit_bias.items())
         )
         add(llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(biases), biases))
-    window = num_ctx if options.repeat_last_n < 0 else min(options.repeat_last_n, num_ctx)
-    penalties = (options.repeat_penalty, options.frequency_penalty, options.presence_penalty)
-    if penalties == (1.0, 0.0, 0.0):
-        window = 0
+    window = _window(options, num_ctx)
     if window:
-        add(llama_cpp.llama_sampler_init_penalties(n_vocab, window, *penalties))
+        add(llama_cpp.llama_sampler_init_penalties(n_vocab, window, *_penalties(options)))
     if options.temperature <= 0:
         add(llama_cpp.llama_sampler_init_greedy())
     else:
@@ -54,3 +63,36 @@ def build_chain(options: SamplingOptions, *, n_vocab: int, num_ctx: int, prompt:
         for token in prompt[-window:]:
             llama_cpp.llama_sampler_accept(chain, token)
     return chain
+
+
+def looks_at(options: SamplingOptions, *, n_vocab: int, num_ctx: int) -> int:
+    """How many of the likeliest tokens a chain needs to be given, and no others; 0 for the whole vocabulary."""
+    if n_vocab < LARGE or options.logit_bias or _window(options, num_ctx):
+        return 0
+    if options.temperature <= 0:
+        return 1
+    return options.top_k if 0 < options.top_k <= FEW else 0
+
+
+def draw_among(chain: Any, logits: Logits, count: int) -> int:
+    """What `llama_sampler_sample` does, given only the `count` likeliest tokens and a few more."""
+    tokens = likeliest(logits, count)
+    candidates = np.zeros(len(tokens), _CANDIDATES)
+    candidates["id"], candidates["logit"] = tokens, logits[tokens]
+    data = ctypes.cast(candidates.ctypes.data, ctypes.POINTER(llama_cpp.llama_token_data))
+    given = llama_cpp.llama_token_data_array(data=data, size=len(tokens), selected=-1, sorted=False)
+    llama_cpp.llama_sampler_apply(chain, ctypes.byref(given))
+    token = int(candidates["id"][given.selected])
+    llama_cpp.llama_sampler_accept(chain, token)
+    return token
+
+
+def _window(options: SamplingOptions, num_ctx: int) -> int:
+    """The last tokens that count for penalties."""
+    if _penalties(options) == (1.0, 0.0, 0.0):
+        return 0
+    return num_ctx if options.repeat_last_n < 0 else min(options.repeat_last_n, num_ctx)
+
+
+def _penalties(options: SamplingOptions) -> tuple[float, float, float]:
+    return options.repeat_penalty, options.frequency_penalty, options.presence_penalty

@@ -8,12 +8,13 @@ from typing import Any
 
 import llama_cpp
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from corectl.messages import SamplingOptions
 from corectl.runner.sampling import Sampler
 from corectl_llamacpp.engine import LlamaEngine
-from corectl_llamacpp.sampler import build_chain
+from corectl_llamacpp.sampler import LARGE, build_chain, draw_among, looks_at
 from tests.backends.conftest import GREEDY, draw, tokens_of
 
 STORY = "Tell me a story about a fox. Once upon a time there"
@@ -119,6 +120,71 @@ def test_the_prompt_counts_for_the_penalties(changes: dict[str, Any], expected: 
 
 def test_biases_come_before_all_else() -> None:
     assert sorted(_apply(_replaced(logit_bias={7: 100.0, 0: -100.0}, top_k=1), LOGITS)) == [7]
+
+
+def _logits(seed: int) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(0, 3, LARGE).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({}, 40),
+        ({"top_k": 3}, 3),
+        ({"temperature": 0}, 1),
+        ({"temperature": 0, "top_k": 0}, 1),
+        ({"top_k": 0}, 0),
+        ({"top_k": LARGE}, 0),
+        ({"repeat_penalty": 1.1}, 0),
+        ({"repeat_penalty": 1.1, "repeat_last_n": 0}, 40),
+        ({"presence_penalty": -1.0, "temperature": 0}, 0),
+        ({"logit_bias": {7: 5.0}}, 0),
+    ],
+)
+def test_how_many_of_the_likeliest_tokens_decide(changes: dict[str, Any], count: int) -> None:
+    options = SamplingOptions(**changes)
+    assert looks_at(options, n_vocab=LARGE, num_ctx=64) == count
+    assert looks_at(options, n_vocab=LARGE - 1, num_ctx=64) == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"temperature": 0},
+        {"top_k": 5, "min_p": 0.2},
+        {"top_p": 0.5, "typical_p": 0.8, "temperature": 2.0},
+        {"top_k": 500, "top_p": 1.0, "temperature": 1.5},
+    ],
+)
+def test_from_the_likeliest_the_same_is_drawn_as_from_all(changes: dict[str, Any]) -> None:
+    options = SamplingOptions(seed=7, **changes)
+    count = looks_at(options, n_vocab=LARGE, num_ctx=64)
+    whole, part = (build_chain(options, n_vocab=LARGE, num_ctx=64, prompt=()) for _ in range(2))
+    memory = np.zeros(LARGE, np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")]))
+    every = ctypes.cast(memory.ctypes.data, ctypes.POINTER(llama_cpp.llama_token_data))
+    drawn: list[int] = []
+    for seed in range(30):
+        logits = _logits(seed)
+        memory["id"], memory["logit"] = np.arange(LARGE), logits
+        given = llama_cpp.llama_token_data_array(data=every, size=LARGE, selected=-1, sorted=False)
+        llama_cpp.llama_sampler_apply(whole, ctypes.byref(given))
+        drawn.append(int(memory["id"][given.selected]))
+        llama_cpp.llama_sampler_accept(whole, drawn[-1])
+        assert draw_among(part, logits, count) == drawn[-1]
+    assert len(set(drawn)) > 20
+    for chain in (whole, part):
+        llama_cpp.llama_sampler_free(chain)
+
+
+def test_what_a_mask_forbids_is_not_drawn() -> None:
+    options = SamplingOptions(seed=7)
+    chain = build_chain(options, n_vocab=LARGE, num_ctx=64, prompt=())
+    logits = np.full(LARGE, -np.inf, np.float32)
+    logits[[5, 70_000]] = 1.0
+    found = {draw_among(chain, logits, 40) for _ in range(40)}
+    llama_cpp.llama_sampler_free(chain)
+    assert found == {5, 70_000}
 
 
 def test_the_seed_is_the_chains() -> None:
