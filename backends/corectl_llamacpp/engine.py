@@ -16,7 +16,7 @@ from corectl.errors import EngineError
 from corectl.runner.engine import Constraint, EngineInfo, Passage, Sampled, SequenceSpec, Work
 from corectl.runner.sampling import Logits, probabilities
 from corectl.runner.vision import ImageSpan
-from corectl_llamacpp.sampler import build_chain, draw_among, looks_at
+from corectl_llamacpp.sampler import build_chain, draw_among, num_candidates
 from corectl_llamacpp.tokenizer import LlamaTokenizer
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ _REASONS = {
 class _Slot(msgspec.Struct):
     """A sequence's place in the key-value pool and its native sampler chain, None for one that is only kept.
 
-    The chain looks at so many of the likeliest tokens, or at all of them (0).
+    The chain is given `num_candidates` of the likeliest tokens, or all of them (0).
     """
 
     number: int
     chain: Any
-    looks_at: int
+    num_candidates: int
     top_logprobs: int
     constraint: Constraint | None
 
@@ -119,7 +119,7 @@ class LlamaEngine:
         self._slots[sequence.id] = _Slot(
             self._free.pop(),
             build_chain(options, n_vocab=n_vocab, num_ctx=num_ctx, prompt=sequence.prompt),
-            looks_at(options, n_vocab=n_vocab, num_ctx=num_ctx),
+            num_candidates(options, n_vocab=n_vocab, num_ctx=num_ctx),
             sequence.top_logprobs,
             sequence.constraint,
         )
@@ -163,8 +163,8 @@ class LlamaEngine:
         return Sampled(id, token, chosen, top)
 
     def _draw(self, slot: _Slot, index: int) -> int:
-        if slot.looks_at:
-            return draw_among(slot.chain, self._logits(index), slot.looks_at)
+        if slot.num_candidates:
+            return draw_among(slot.chain, self._logits(index), slot.num_candidates)
         return int(llama_cpp.llama_sampler_sample(slot.chain, self._context, index))
 
     def _logits(self, index: int) -> Logits:

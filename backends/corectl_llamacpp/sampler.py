@@ -1,4 +1,4 @@
-"""From options to a native sampler chain, and probabilities from logits. In the runner process."""
+"""From options to a native sampler chain, and what such a chain draws. In the runner process."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def build_chain(options: SamplingOptions, *, n_vocab: int, num_ctx: int, prompt:
     return chain
 
 
-def looks_at(options: SamplingOptions, *, n_vocab: int, num_ctx: int) -> int:
+def num_candidates(options: SamplingOptions, *, n_vocab: int, num_ctx: int) -> int:
     """How many of the likeliest tokens a chain needs to be given, and no others; 0 for the whole vocabulary."""
     if n_vocab < LARGE or options.logit_bias or _window(options, num_ctx):
         return 0
@@ -75,7 +75,10 @@ def looks_at(options: SamplingOptions, *, n_vocab: int, num_ctx: int) -> int:
 
 
 def draw_among(chain: Any, logits: Logits, count: int) -> int:
-    """What `llama_sampler_sample` does, given only the `count` likeliest tokens and a few more."""
+    """What `llama_sampler_sample` does, given only the `count` likeliest tokens and a few more.
+
+    `logits` has one value for each token of the vocabulary, and is not changed.
+    """
     tokens = likeliest(logits, count)
     candidates = np.zeros(len(tokens), _CANDIDATES)
     candidates["id"], candidates["logit"] = tokens, logits[tokens]

@@ -14,7 +14,7 @@ import pytest
 from corectl.messages import SamplingOptions
 from corectl.runner.sampling import Sampler
 from corectl_llamacpp.engine import LlamaEngine
-from corectl_llamacpp.sampler import LARGE, build_chain, draw_among, looks_at
+from corectl_llamacpp.sampler import LARGE, build_chain, draw_among, num_candidates
 from tests.backends.conftest import GREEDY, draw, tokens_of
 
 STORY = "Tell me a story about a fox. Once upon a time there"
@@ -143,8 +143,8 @@ def _logits(seed: int) -> npt.NDArray[np.float32]:
 )
 def test_how_many_of_the_likeliest_tokens_decide(changes: dict[str, Any], count: int) -> None:
     options = SamplingOptions(**changes)
-    assert looks_at(options, n_vocab=LARGE, num_ctx=64) == count
-    assert looks_at(options, n_vocab=LARGE - 1, num_ctx=64) == 0
+    assert num_candidates(options, n_vocab=LARGE, num_ctx=64) == count
+    assert num_candidates(options, n_vocab=LARGE - 1, num_ctx=64) == 0
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_how_many_of_the_likeliest_tokens_decide(changes: dict[str, Any], count:
 )
 def test_from_the_likeliest_the_same_is_drawn_as_from_all(changes: dict[str, Any]) -> None:
     options = SamplingOptions(seed=7, **changes)
-    count = looks_at(options, n_vocab=LARGE, num_ctx=64)
+    count = num_candidates(options, n_vocab=LARGE, num_ctx=64)
     whole, part = (build_chain(options, n_vocab=LARGE, num_ctx=64, prompt=()) for _ in range(2))
     memory = np.zeros(LARGE, np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")]))
     every = ctypes.cast(memory.ctypes.data, ctypes.POINTER(llama_cpp.llama_token_data))

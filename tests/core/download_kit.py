@@ -6,12 +6,7 @@ import threading
 from collections.abc import Callable
 
 from corectl.model.manifest import Layer
-from tests.core.transfer_kit import (
-    Asked,
-    Puller,
-    Reply,
-    random_bytes,
-)
+from tests.core.transfer_kit import Asked, Puller, Reply, random_bytes
 
 DATA = random_bytes(500_000)
 """Four parts."""

@@ -22,6 +22,7 @@ from corectl.transfer import direct, workers, writing
 from corectl.transfer.partial import STEP, PartialFile
 from corectl.transfer.parts import Part
 from corectl.transfer.spread import Spread
+from tests.core.download_kit import DATA
 from tests.core.transfer_kit import (
     FIRST,
     QUICK,
@@ -35,22 +36,12 @@ from tests.core.transfer_kit import (
 )
 from tests.registry.certificates import Authority
 
-DATA = random_bytes(500_000)
-"""Four parts."""
-
 PATIENT = msgspec.structs.replace(QUICK, stall=60.0)
 
 
 @pytest.fixture
 def puller(tmp_path: Path, origin: FakeOrigin) -> Puller:
     return Puller(tmp_path / "store", FakeRegistry(origin), rules=PATIENT)
-
-
-@pytest.fixture
-def layer(origin: FakeOrigin) -> Layer:
-    layer = origin.add(DATA)
-    origin.publish(layer)
-    return layer
 
 
 @pytest.fixture
@@ -74,9 +65,7 @@ def patient(received: dict[int, int]) -> Callable[[Reply], bool]:
         if (wanted := reply.asked.range) is None:
             return False
         first, last = wanted
-        size = last - first + 1
-        headers = {"content-length": str(size), "content-range": f"bytes {first}-{last}/{len(DATA)}"}
-        reply.head(206, headers)
+        reply.part(first, last, len(DATA))
         reply.wfile.write(DATA[first : first + FIRST])
         reply.wfile.flush()
         until = time.monotonic() + 20
@@ -217,11 +206,9 @@ def test_what_breaks_meanwhile_goes_on_where_it_was(
             return False
         first, last = wanted
         broken.append(first + 70_000)
-        size = last - first + 1
-        if size <= 70_000:
+        if last - first + 1 <= 70_000:
             return False
-        headers = {"content-length": str(size), "content-range": f"bytes {first}-{last}/{len(DATA)}"}
-        reply.head(206, headers)
+        reply.part(first, last, len(DATA))
         reply.wfile.write(DATA[first : first + FIRST])
         reply.wfile.flush()
         time.sleep(0.05)
@@ -242,11 +229,7 @@ def stalling(released: threading.Event, came: int) -> Any:
         if (wanted := reply.asked.range) is None:
             return False
         first, last = wanted
-        headers = {
-            "content-length": str(last - first + 1),
-            "content-range": f"bytes {first}-{last}/{len(DATA)}",
-        }
-        reply.head(206, headers)
+        reply.part(first, last, len(DATA))
         reply.wfile.write(DATA[first : first + came])
         reply.wfile.flush()
         released.wait(60)

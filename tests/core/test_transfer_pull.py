@@ -438,13 +438,7 @@ def test_leaving_a_pull_ends_it_and_keeps_what_has_come(origin: FakeOrigin, pull
         if (wanted := reply.asked.range) is None:
             return False
         data = WEIGHTS[wanted[0] : wanted[1] + 1]
-        reply.head(
-            206,
-            {
-                "content-length": str(len(data)),
-                "content-range": f"bytes {wanted[0]}-{wanted[1]}/{len(WEIGHTS)}",
-            },
-        )
+        reply.part(*wanted, len(WEIGHTS))
         reply.wfile.write(data[: len(data) // 2])
         reply.wfile.flush()
         time.sleep(0.2)

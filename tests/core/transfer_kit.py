@@ -111,6 +111,12 @@ class Reply(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
+    def part(self, first: int, last: int, size: int) -> None:
+        """The head of a reply with some of so many bytes, the last included."""
+        self.head(
+            206, {"content-length": str(last - first + 1), "content-range": f"bytes {first}-{last}/{size}"}
+        )
+
     def drop(self) -> None:
         """Ends the connection where it is."""
         self.wfile.flush()
