@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import signal
 import socket
@@ -32,6 +33,7 @@ from corectl.messages import (
 )
 from corectl.runner import protocol
 from corectl.runner.engine import EngineInfo
+from corectl.runner.environment import runner_environment
 from corectl.runner.intake import ALARM, PREPARE_SECONDS
 from corectl.runner.stats import StepStats
 from corectl.runner.stream import EventStream
@@ -159,6 +161,7 @@ class Runner:
                 str(theirs.fileno()),
                 str(log.getEffectiveLevel()),
                 pass_fds=[theirs.fileno()],
+                env=runner_environment(os.environ),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
