@@ -16,7 +16,7 @@ from corectl.errors import EngineError
 from corectl.runner.engine import Constraint, EngineInfo, Passage, Sampled, SequenceSpec, Work
 from corectl.runner.sampling import Logits, probabilities
 from corectl.runner.vision import ImageSpan
-from corectl_llamacpp.sampler import build_chain, draw_among, num_candidates
+from corectl_llamacpp.sampler import Candidates, build_chain, num_candidates
 from corectl_llamacpp.tokenizer import LlamaTokenizer
 
 if TYPE_CHECKING:
@@ -102,6 +102,9 @@ class LlamaEngine:
         self._memory = llama_cpp.llama_get_memory(context)
         self._batch = LlamaBatch(info.num_batch)
         self._slots: dict[int, _Slot] = {}
+        self._candidates = Candidates()
+        # By address: there is one place for each output of a step.
+        self._views: dict[int, Logits] = {}
         self._free = list(range(info.max_sequences + info.idle_sequences - 1, -1, -1))
         self._window = llama_cpp.llama_model_n_swa(model)
         self._recurrent = llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model)
@@ -164,14 +167,18 @@ class LlamaEngine:
 
     def _draw(self, slot: _Slot, index: int) -> int:
         if slot.num_candidates:
-            return draw_among(slot.chain, self._logits(index), slot.num_candidates)
+            return self._candidates.draw(slot.chain, self._logits(index), slot.num_candidates)
         return int(llama_cpp.llama_sampler_sample(slot.chain, self._context, index))
 
     def _logits(self, index: int) -> Logits:
         """What the last step gave for a token of the batch; valid until the next one."""
         found = llama_cpp.llama_get_logits_ith(self._context, index)
-        values = (ctypes.c_float * self.tokenizer.size).from_address(ctypes.addressof(found.contents))
-        return np.frombuffer(values, np.float32)
+        address = ctypes.addressof(found.contents)
+        view = self._views.get(address)
+        if view is None:
+            values = (ctypes.c_float * self.tokenizer.size).from_address(address)
+            view = self._views[address] = np.frombuffer(values, np.float32)
+        return view
 
     def shift(self, id: int, keep: int, discard: int) -> None:
         slot = self._slots[id].number

@@ -74,20 +74,39 @@ def num_candidates(options: SamplingOptions, *, n_vocab: int, num_ctx: int) -> i
     return options.top_k if 0 < options.top_k <= FEW else 0
 
 
-def draw_among(chain: Any, logits: Logits, count: int) -> int:
-    """What `llama_sampler_sample` does, given only the `count` likeliest tokens and a few more.
+class Candidates:
+    """Memory for the likeliest tokens, from which chains draw.
 
-    `logits` has one value for each token of the vocabulary, and is not changed.
+    It is made once: anew for each token it would take as long as the draw. One thread calls.
     """
-    tokens = likeliest(logits, count)
-    candidates = np.zeros(len(tokens), _CANDIDATES)
-    candidates["id"], candidates["logit"] = tokens, logits[tokens]
-    data = ctypes.cast(candidates.ctypes.data, ctypes.POINTER(llama_cpp.llama_token_data))
-    given = llama_cpp.llama_token_data_array(data=data, size=len(tokens), selected=-1, sorted=False)
-    llama_cpp.llama_sampler_apply(chain, ctypes.byref(given))
-    token = int(candidates["id"][given.selected])
-    llama_cpp.llama_sampler_accept(chain, token)
-    return token
+
+    def __init__(self) -> None:
+        self._make_room(2 * FEW)
+
+    def _make_room(self, count: int) -> None:
+        memory = np.zeros(count, _CANDIDATES)
+        self._tokens, self._logits = memory["id"], memory["logit"]
+        data = ctypes.cast(memory.ctypes.data, ctypes.POINTER(llama_cpp.llama_token_data))
+        self._given = llama_cpp.llama_token_data_array(data=data, size=0, selected=-1, sorted=False)
+        self._reference = ctypes.byref(self._given)
+
+    def draw(self, chain: Any, logits: Logits, count: int) -> int:
+        """What `llama_sampler_sample` does, given only the `count` likeliest tokens and a few more.
+
+        `logits` has one value for each token of the vocabulary, and is not changed.
+        """
+        tokens = likeliest(logits, count)
+        found = len(tokens)
+        if found > len(self._tokens):
+            self._make_room(found)
+        self._tokens[:found] = tokens
+        self._logits[:found] = logits[tokens]
+        given = self._given
+        given.size, given.selected, given.sorted = found, -1, False
+        llama_cpp.llama_sampler_apply(chain, self._reference)
+        token = int(self._tokens[given.selected])
+        llama_cpp.llama_sampler_accept(chain, token)
+        return token
 
 
 def _window(options: SamplingOptions, num_ctx: int) -> int:

@@ -14,7 +14,7 @@ import pytest
 from corectl.messages import SamplingOptions
 from corectl.runner.sampling import Sampler
 from corectl_llamacpp.engine import LlamaEngine
-from corectl_llamacpp.sampler import LARGE, build_chain, draw_among, num_candidates
+from corectl_llamacpp.sampler import LARGE, Candidates, build_chain, num_candidates
 from tests.backends.conftest import GREEDY, draw, tokens_of
 
 STORY = "Tell me a story about a fox. Once upon a time there"
@@ -163,7 +163,7 @@ def test_from_the_likeliest_the_same_is_drawn_as_from_all(changes: dict[str, Any
     whole, part = (build_chain(options, n_vocab=LARGE, num_ctx=64, prompt=()) for _ in range(2))
     memory = np.zeros(LARGE, np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")]))
     every = ctypes.cast(memory.ctypes.data, ctypes.POINTER(llama_cpp.llama_token_data))
-    drawn: list[int] = []
+    candidates, drawn = Candidates(), list[int]()
     for seed in range(30):
         logits = _logits(seed)
         memory["id"], memory["logit"] = np.arange(LARGE), logits
@@ -171,7 +171,7 @@ def test_from_the_likeliest_the_same_is_drawn_as_from_all(changes: dict[str, Any
         llama_cpp.llama_sampler_apply(whole, ctypes.byref(given))
         drawn.append(int(memory["id"][given.selected]))
         llama_cpp.llama_sampler_accept(whole, drawn[-1])
-        assert draw_among(part, logits, count) == drawn[-1]
+        assert candidates.draw(part, logits, count) == drawn[-1]
     assert len(set(drawn)) > 20
     for chain in (whole, part):
         llama_cpp.llama_sampler_free(chain)
@@ -182,9 +182,22 @@ def test_what_a_mask_forbids_is_not_drawn() -> None:
     chain = build_chain(options, n_vocab=LARGE, num_ctx=64, prompt=())
     logits = np.full(LARGE, -np.inf, np.float32)
     logits[[5, 70_000]] = 1.0
-    found = {draw_among(chain, logits, 40) for _ in range(40)}
+    candidates = Candidates()
+    found = {candidates.draw(chain, logits, 40) for _ in range(40)}
     llama_cpp.llama_sampler_free(chain)
     assert found == {5, 70_000}
+
+
+def test_equal_logits_are_all_candidates() -> None:
+    options = SamplingOptions(seed=7)
+    chain = build_chain(options, n_vocab=LARGE, num_ctx=64, prompt=())
+    candidates, logits = Candidates(), _logits(1)
+    before = candidates.draw(chain, logits, 40)
+    assert logits[before] in np.sort(logits)[-40:]
+    # More than there was memory for.
+    assert candidates.draw(chain, np.zeros(LARGE, np.float32), 40) >= 0
+    assert logits[candidates.draw(chain, logits, 40)] in np.sort(logits)[-40:]
+    llama_cpp.llama_sampler_free(chain)
 
 
 def test_the_seed_is_the_chains() -> None:

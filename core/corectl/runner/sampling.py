@@ -113,9 +113,10 @@ def likeliest(logits: Logits, count: int) -> Tokens:
     rows = len(logits) // _COLUMNS
     if rows < 2 or 2 * count > _COLUMNS:
         return np.arange(len(logits))
-    highest = logits[: rows * _COLUMNS].reshape(rows, _COLUMNS).max(axis=0)
-    least = np.partition(highest, _COLUMNS - count)[_COLUMNS - count]
-    tokens = np.flatnonzero(logits >= least if least > -np.inf else logits > -np.inf)
+    highest = np.maximum.reduce(logits[: rows * _COLUMNS].reshape(rows, _COLUMNS))
+    highest.partition(_COLUMNS - count)
+    least = highest[_COLUMNS - count]
+    tokens = (logits >= least if least > -np.inf else logits > -np.inf).nonzero()[0]
     return tokens if len(tokens) else np.arange(len(logits))
 
 
