@@ -63,7 +63,12 @@ class Stage:
         self.tokenizer = Tokenizer()
         self.tokenizer.made = []
         emitter = Emitter(
-            self.tokenizer, self.sender, self.stops.put, together=together, clock=lambda: self.now
+            self.tokenizer,
+            self.sender,
+            self.stops.put,
+            state=LoopState,
+            together=together,
+            clock=lambda: self.now,
         )
         self.emitter: Outlet = EmitterThread(emitter) if beside else emitter
 
@@ -182,13 +187,13 @@ def test_beside_the_engine_output_waits_until_it_computes_and_keeps_its_order() 
     assert stage.sender.steps().deltas == [(1, [Delta("b")])]
 
 
-def step(text: str, *ended: Ended, **state: int) -> StepOutput:
+def step(text: str, *ended: Ended, generating: bool = True) -> StepOutput:
     return StepOutput(
         sequences=1,
         tokens=1,
         sampled=[Sampled(1, FIRST + ord(letter)) for letter in text],
         ended=list(ended),
-        state=LoopState(running=1, **{"generating": 1, **state}),
+        generating=generating,
     )
 
 
@@ -212,24 +217,24 @@ def flow(stage: Stage, text: str, seconds: float) -> None:
 
 
 def test_pieces_that_come_quickly_travel_together_when_a_step_has_been_computed() -> None:
-    stage = Stage(together=0.08)
+    stage = Stage(together=0.1)
     stage.open(1)
     flow(stage, "abcdefgh", 0.015)
     # The first at once; then a frame whenever the step after the next would be too late for its oldest.
-    assert sent(stage) == ["a", "b|c|d|e|f"]
-    flow(stage, "ijk", 0.015)
+    assert sent(stage) == ["a", "b|c|d|e|f|g"]
+    flow(stage, "ijklm", 0.015)
     stage.emitter.computing(long=False)
     stage.now += 0.015
     stage.emitter.computed()
-    assert sent(stage) == ["g|h|i|j|k"], "although the new step's output is not there yet"
-    stage.emitter.put(step("l"))
-    stage.emitter.put(step("m", end(1)))
-    assert sent(stage) == ["l|m"]
+    assert sent(stage) == ["h|i|j|k|l|m"], "although the new step's output is not there yet"
+    stage.emitter.put(step("n"))
+    stage.emitter.put(step("o", end(1)))
+    assert sent(stage) == ["n|o"]
 
 
 @pytest.mark.parametrize("seconds", [0.03, 0.019])
 def test_pieces_that_come_slowly_travel_alone_and_at_once(seconds: float) -> None:
-    stage = Stage(together=0.08)
+    stage = Stage(together=0.1)
     stage.open(1)
     for number, letter in enumerate("abcd"):
         flow(stage, letter, seconds)
@@ -247,7 +252,7 @@ def test_pieces_that_come_slowly_travel_alone_and_at_once(seconds: float) -> Non
     ids=["a long step", "no step", "news without a step", "an error"],
 )
 def test_nothing_waits_for(event: Callable[[Stage], None]) -> None:
-    stage = Stage(together=0.08)
+    stage = Stage(together=0.1)
     stage.open(1)
     stage.emitter.put(step("a"))
     stage.now += 0.001
@@ -258,7 +263,7 @@ def test_nothing_waits_for(event: Callable[[Stage], None]) -> None:
 
 
 def test_a_stop_string_ends_its_sequence_although_the_text_waits() -> None:
-    stage = Stage(together=0.08)
+    stage = Stage(together=0.1)
     stage.open(1, "c")
     flow(stage, "abc", 0.001)
     assert stage.stops.get_nowait() == 1
@@ -266,7 +271,7 @@ def test_a_stop_string_ends_its_sequence_although_the_text_waits() -> None:
 
 
 def test_text_that_nothing_can_end_is_made_when_it_is_sent() -> None:
-    stage = Stage(together=0.08)
+    stage = Stage(together=0.1)
     stage.open(1)
     flow(stage, "a", 0.001)
     made: list[int] = []
@@ -278,7 +283,7 @@ def test_text_that_nothing_can_end_is_made_when_it_is_sent() -> None:
 
 
 def test_the_first_text_of_another_stream_waits_for_nothing() -> None:
-    stage = Stage(together=0.08)
+    stage = Stage(together=0.1)
     stage.open(1)
     stage.open(2)
     stage.put({1: "a"})
@@ -289,7 +294,7 @@ def test_the_first_text_of_another_stream_waits_for_nothing() -> None:
 
 
 def test_what_is_held_of_a_dropped_stream_is_never_sent() -> None:
-    stage = Stage(together=0.08)
+    stage = Stage(together=0.1)
     stage.open(1)
     stage.emitter.put(step("a"))
     stage.emitter.put(step("b"))
@@ -302,15 +307,15 @@ def test_gaps_lie_between_outputs_of_one_sequence() -> None:
     stage = Stage()
     stage.open(1)
 
-    def gap(text: str, generating: int) -> float:
+    def gap(text: str, generating: bool = True) -> float:
         stage.now += 0.5
         stage.emitter.put(step(text, generating=generating))
         (computed,) = stage.sender.steps().computed
         return computed.gap
 
     # A first token may show nothing, and a pause is no gap.
-    assert [gap("", 1), gap("a", 1), gap("b", 1), gap("", 1), gap("c", 0)] == [0, 0, 0.5, 0, 1.0]
-    assert [gap("d", 1), gap("e", 1)] == [0, 0.5]
+    assert [gap(""), gap("a"), gap("b"), gap(""), gap("c", generating=False)] == [0, 0, 0.5, 0, 1.0]
+    assert [gap("d"), gap("e")] == [0, 0.5]
 
 
 def test_probabilities(stage: Stage) -> None:

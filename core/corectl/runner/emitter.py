@@ -31,10 +31,10 @@ from corectl.runner.state import LoopState
 
 log = logging.getLogger(__name__)
 
-TOGETHER = 0.08
+TOGETHER = 0.1
 """Seconds for which text may wait for more, where sending it takes time from the engine. It still reads as one flow."""
 
-WORTHWHILE = 4
+WORTHWHILE = 5
 """Steps that must fit into that time: for fewer no text waits."""
 
 
@@ -82,7 +82,6 @@ class _Frame(msgspec.Struct):
     deltas: dict[int, list[Delta]] = {}
     finished: list[tuple[int, Finish]] = []
     failed: list[protocol.Failed] = []
-    state: LoopState = LoopState()
     urgent: bool = False
 
     def finish(self, id: int, finish: Finish) -> None:
@@ -127,7 +126,7 @@ class Emitter:
     """An `Outlet` on the thread that it is called on. `ask_stop` is called when a text says that it is to end.
 
     A text that has begun and does not end may wait up to `together` seconds, where steps are quick: it is sent once a
-    step has been computed and the next one would end later. `clock` gives seconds.
+    step has been computed and the next one would end later. `state` says how the batch loop is, `clock` gives seconds.
     """
 
     def __init__(
@@ -136,12 +135,14 @@ class Emitter:
         sender: Sender,
         ask_stop: Callable[[int], None],
         *,
+        state: Callable[[], LoopState],
         together: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tokenizer = tokenizer
         self._sender = sender
         self._ask_stop = ask_stop
+        self._state = state
         self._together = together
         self._clock = clock
         self._streams: dict[int, OutputStream] = {}
@@ -186,7 +187,7 @@ class Emitter:
         self._read()
         frame, self._frame = self._frame, _Frame()
         self._sender.send(
-            protocol.Steps(frame.computed, list(frame.deltas.items()), frame.finished, frame.state)
+            protocol.Steps(frame.computed, list(frame.deltas.items()), frame.finished, self._state())
         )
         # After the steps, so that no text is lost.
         for failure in frame.failed:
@@ -243,7 +244,6 @@ class Emitter:
             frame.deltas.setdefault(id, []).append(delta)
         gap = self._gap(output, moment, gives=bool(deltas))
         frame.computed.append(protocol.Computed(output.sequences, output.tokens, gap))
-        frame.state = output.state
         # Without a step there is something that the server is to know.
         frame.urgent |= not output.sequences
 
@@ -254,7 +254,7 @@ class Emitter:
             if self._generating and self._last_output:
                 gap = moment - self._last_output
             self._last_output = moment
-        self._generating = output.state.generating > 0
+        self._generating = output.generating
         if not self._generating:
             # What comes next begins anew.
             self._last_output = 0.0

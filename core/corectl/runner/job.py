@@ -8,7 +8,6 @@ from corectl.errors import CorectlError
 from corectl.messages import SamplingOptions, Usage
 from corectl.runner.engine import Constraint, Sampled
 from corectl.runner.plan import Progress
-from corectl.runner.state import LoopState
 from corectl.runner.vision import IMAGE, ImageSpan
 
 
@@ -49,14 +48,14 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 class StepOutput(msgspec.Struct, frozen=True, kw_only=True):
     """What one step gave. `sampled` holds visible tokens only; a sequence's end follows its last token.
 
-    `state` is how the loop is after it.
+    `generating` says whether any sequence that has given tokens goes on.
     """
 
     sequences: int
     tokens: int
     sampled: list[Sampled]
     ended: list[Ended]
-    state: LoopState = LoopState()
+    generating: bool = False
 
 
 class Running(Progress, kw_only=True, eq=False):

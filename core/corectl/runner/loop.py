@@ -69,10 +69,11 @@ class BatchLoop:
 
     @property
     def state(self) -> LoopState:
-        """How the loop is now."""
+        """How the loop is now. Any thread may ask."""
+        running = tuple(self._running.values())
         return LoopState(
-            running=len(self._running),
-            generating=sum(1 for seq in self._running.values() if seq.generated),
+            running=len(running),
+            generating=sum(1 for seq in running if seq.generated),
             waiting=len(self._waiting),
             cells=self._engine.info.cells,
             cells_used=self._pool.used,
@@ -135,10 +136,10 @@ class BatchLoop:
         called before states are saved or restored, too. `after_compute` is called when the engine has done its part:
         from then on to the next step this thread is the only one that works.
         """
+        refused: list[Ended] = []
         if self._pool.crowded or (self._waiting and not self._full):
             before_compute(True)
-        refused = self._admit()
-        if self._pool.crowded:
+            refused = self._admit()
             # While prompts are read, newcomers wait for their first word.
             self._pool.trim(large=all(seq.pending == 1 for seq in self._running.values()))
         plan = self._plan(before_compute)
@@ -193,7 +194,7 @@ class BatchLoop:
             tokens=plan.tokens,
             sampled=sampled or [],
             ended=ended,
-            state=self.state,
+            generating=any(seq.generated for seq in self._running.values()),
         )
 
     def _encode_images(self, work: tuple[Work, ...]) -> Ended | None:

@@ -110,7 +110,11 @@ class RunnerProcess:
     def _open_outlet(self, *, beside: bool) -> Outlet:
         together = 0.0 if beside else TOGETHER
         emitter = Emitter(
-            self._engine.tokenizer, self._sender, lambda id: self._inbox.put(_Stop(id)), together=together
+            self._engine.tokenizer,
+            self._sender,
+            lambda id: self._inbox.put(_Stop(id)),
+            state=lambda: self._loop.state,
+            together=together,
         )
         return EmitterThread(emitter) if beside else emitter
 
@@ -144,11 +148,14 @@ class RunnerProcess:
     def _take_inbox(self) -> bool:
         """Takes what has arrived; waits for something if there is nothing to compute. False at the end."""
         while True:
-            if self._loop.idle:
-                self._outlet.flush()
             # This thread alone takes things out. Asked first, as an exception for each step would be dear.
-            if self._inbox.empty() and not (self._loop.idle and self._encoding.idle):
-                return True
+            if not self._loop.idle:
+                if self._inbox.empty():
+                    return True
+            else:
+                self._outlet.flush()
+                if not self._encoding.idle and self._inbox.empty():
+                    return True
             try:
                 item = self._inbox.get(timeout=self._patience)
             except queue.Empty:
@@ -183,7 +190,9 @@ class RunnerProcess:
 
     def _told(self, ended: list[Ended]) -> StepOutput:
         """What the server is to know although no step was computed."""
-        return StepOutput(sequences=0, tokens=0, sampled=[], ended=ended, state=self._loop.state)
+        return StepOutput(
+            sequences=0, tokens=0, sampled=[], ended=ended, generating=self._loop.state.generating > 0
+        )
 
     def _prepare(self, item: protocol.Complete | protocol.Ask) -> Deliver:
         """On the preparing thread; what it returns hands the request on."""
