@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import time
 from collections.abc import Callable, Mapping, Sequence
+from email.utils import formatdate
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -45,6 +47,8 @@ class Connection(HttpToolsProtocol):
     refused = 0
     """Connections that were refused since the log last said so."""
     quiet_until = 0.0
+    dated = 0
+    """The second whose date replies carry."""
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -67,6 +71,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_is_here()
+        self._date()
         super().on_headers_complete()
         cycle, flow, transport = self.cycle, self.flow, self.transport
 
@@ -91,6 +96,13 @@ class Connection(HttpToolsProtocol):
     def _expect_head(self) -> None:
         if self._deadline is None:
             self._deadline = self.loop.call_later(self.head_seconds, self._too_slow)
+
+    def _date(self) -> None:
+        """Has the reply carry the time, which is written anew once a second at most."""
+        kind, now = type(self), int(time.time())
+        if now != kind.dated:
+            kind.dated = now
+            self.server_state.default_headers = [(b"date", formatdate(now, usegmt=True).encode())]
 
     def _head_is_here(self) -> None:
         if self._deadline is not None:
