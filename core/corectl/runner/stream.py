@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from corectl.errors import CorectlError
 from corectl.messages import Delta, Event, Started
 
+_ONGOING = (Started, Delta)
+"""What more follows."""
+
 Sink = Callable[[Sequence[Event] | CorectlError], None]
 
 
@@ -26,7 +29,7 @@ class EventStream:
 
     def put(self, events: Sequence[Event] | CorectlError) -> None:
         """Adds what came at once, at least one event; an error is the last, as is all but `Started` and `Delta`."""
-        self._ended = isinstance(events, CorectlError) or not isinstance(events[-1], Started | Delta)
+        self._ended = isinstance(events, CorectlError) or not isinstance(events[-1], _ONGOING)
         if self._sink is not None:
             self._sink(events)
             return

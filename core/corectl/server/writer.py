@@ -36,13 +36,13 @@ class BodyWriter:
     def write(self, pieces: Sequence[bytes], *, last: bool = False) -> None:
         """Sends or holds some pieces at once; nothing may follow the `last` ones. Does not raise; see `sent`."""
         self._last = last
-        body = b"".join(pieces)
-        self.written += len(body)
+        size = sum(map(len, pieces))
+        self.written += size
         if self._draining is not None:
-            self._waiting.append(body)
-            self.held += len(body)
-        elif last or (body and not self._direct(pieces)):
-            self._begin(body)
+            self._waiting += pieces
+            self.held += size
+        elif last or (size and not self._direct(pieces)):
+            self._begin(b"".join(pieces))
 
     def _begin(self, body: bytes) -> None:
         steps = self._sending(body).__await__()
