@@ -14,7 +14,7 @@ from corectl.cli.local_store import place
 from corectl.store.catalog import Catalog
 from corectl.store.local_file import LocalFile
 from corectl.store.references import References
-from tests.core.test_store import HELLO, add, name
+from tests.core.store_kit import HELLO, add, name
 
 
 class Asked:

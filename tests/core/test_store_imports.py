@@ -13,7 +13,7 @@ from corectl.store.blobs import BlobStore
 from corectl.store.catalog import Catalog
 from corectl.store.create import CreateSpec
 from corectl.store.imports import Imports
-from tests.core.test_store import HELLO
+from tests.core.store_kit import HELLO
 
 
 @pytest.fixture

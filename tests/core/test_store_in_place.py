@@ -19,7 +19,7 @@ from corectl.store.catalog import Catalog
 from corectl.store.local_file import LocalFile
 from corectl.store.references import Reference
 from corectl.transfer.partial import PartialFile
-from tests.core.test_store import HELLO, add, digest_of, name
+from tests.core.store_kit import HELLO, add, digest_of, name
 
 
 @pytest.fixture

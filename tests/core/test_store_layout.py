@@ -18,7 +18,7 @@ from corectl.store.catalog import Catalog
 from corectl.store.manifests import ManifestStore
 from corectl.store.verify import verify
 from tests.core.create_kit import Bench, write_gguf
-from tests.core.test_store import digest_of, name
+from tests.core.store_kit import digest_of, name
 
 IMAGE = "application/vnd.ollama.image."
 

@@ -12,7 +12,7 @@ from corectl.errors import Busy, Canceled, NotFound
 from corectl.progress import Progress
 from corectl.store.catalog import Catalog
 from corectl.store.verify import Problem, Verified, verify
-from tests.core.test_store import HELLO, add, digest_of, name
+from tests.core.store_kit import HELLO, add, digest_of, name
 from tests.core.test_store_in_place import refer
 
 
