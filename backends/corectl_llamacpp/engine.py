@@ -32,12 +32,12 @@ _REASONS = {
 class _Slot(msgspec.Struct):
     """A sequence's place in the key-value pool and its native sampler chain, None for one that is only kept.
 
-    The chain is given `num_candidates` of the likeliest tokens, or all of them (0).
+    The chain is given `candidates`, or the whole vocabulary.
     """
 
     number: int
     chain: Any
-    num_candidates: int
+    candidates: Candidates | None
     top_logprobs: int
     constraint: Constraint | None
 
@@ -102,7 +102,6 @@ class LlamaEngine:
         self._memory = llama_cpp.llama_get_memory(context)
         self._batch = LlamaBatch(info.num_batch)
         self._slots: dict[int, _Slot] = {}
-        self._candidates = Candidates()
         # By address: there is one place for each output of a step.
         self._views: dict[int, Logits] = {}
         self._free = list(range(info.max_sequences + info.idle_sequences - 1, -1, -1))
@@ -119,10 +118,11 @@ class LlamaEngine:
         if sum(slot.chain is not None for slot in self._slots.values()) >= most:
             raise EngineError(f"more than {most} sequences that are not only kept")
         options, n_vocab, num_ctx = sequence.sampling, self.tokenizer.size, self.info.num_ctx
+        count = num_candidates(options, n_vocab=n_vocab, num_ctx=num_ctx)
         self._slots[sequence.id] = _Slot(
             self._free.pop(),
             build_chain(options, n_vocab=n_vocab, num_ctx=num_ctx, prompt=sequence.prompt),
-            num_candidates(options, n_vocab=n_vocab, num_ctx=num_ctx),
+            Candidates(count) if count else None,
             sequence.top_logprobs,
             sequence.constraint,
         )
@@ -166,8 +166,8 @@ class LlamaEngine:
         return Sampled(id, token, chosen, top)
 
     def _draw(self, slot: _Slot, index: int) -> int:
-        if slot.num_candidates:
-            return self._candidates.draw(slot.chain, self._logits(index), slot.num_candidates)
+        if slot.candidates is not None:
+            return slot.candidates.draw(slot.chain, self._logits(index))
         return int(llama_cpp.llama_sampler_sample(slot.chain, self._context, index))
 
     def _logits(self, index: int) -> Logits:

@@ -163,7 +163,7 @@ def test_from_the_likeliest_the_same_is_drawn_as_from_all(changes: dict[str, Any
     whole, part = (build_chain(options, n_vocab=LARGE, num_ctx=64, prompt=()) for _ in range(2))
     memory = np.zeros(LARGE, np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")]))
     every = ctypes.cast(memory.ctypes.data, ctypes.POINTER(llama_cpp.llama_token_data))
-    candidates, drawn = Candidates(), list[int]()
+    candidates, drawn = Candidates(count), list[int]()
     for seed in range(30):
         logits = _logits(seed)
         memory["id"], memory["logit"] = np.arange(LARGE), logits
@@ -171,7 +171,7 @@ def test_from_the_likeliest_the_same_is_drawn_as_from_all(changes: dict[str, Any
         llama_cpp.llama_sampler_apply(whole, ctypes.byref(given))
         drawn.append(int(memory["id"][given.selected]))
         llama_cpp.llama_sampler_accept(whole, drawn[-1])
-        assert candidates.draw(part, logits, count) == drawn[-1]
+        assert candidates.draw(part, logits) == drawn[-1]
     assert len(set(drawn)) > 20
     for chain in (whole, part):
         llama_cpp.llama_sampler_free(chain)
@@ -182,22 +182,31 @@ def test_what_a_mask_forbids_is_not_drawn() -> None:
     chain = build_chain(options, n_vocab=LARGE, num_ctx=64, prompt=())
     logits = np.full(LARGE, -np.inf, np.float32)
     logits[[5, 70_000]] = 1.0
-    candidates = Candidates()
-    found = {candidates.draw(chain, logits, 40) for _ in range(40)}
+    candidates = Candidates(40)
+    found = {candidates.draw(chain, logits) for _ in range(40)}
     llama_cpp.llama_sampler_free(chain)
     assert found == {5, 70_000}
 
 
-def test_equal_logits_are_all_candidates() -> None:
-    options = SamplingOptions(seed=7)
-    chain = build_chain(options, n_vocab=LARGE, num_ctx=64, prompt=())
-    candidates, logits = Candidates(), _logits(1)
-    before = candidates.draw(chain, logits, 40)
-    assert logits[before] in np.sort(logits)[-40:]
-    # More than there was memory for.
-    assert candidates.draw(chain, np.zeros(LARGE, np.float32), 40) >= 0
-    assert logits[candidates.draw(chain, logits, 40)] in np.sort(logits)[-40:]
-    llama_cpp.llama_sampler_free(chain)
+def test_the_floor_follows_the_logits() -> None:
+    """Wherever it was before, the same is drawn as from all."""
+    options = SamplingOptions(seed=7, temperature=5.0, top_p=1.0)
+    chains = [build_chain(options, n_vocab=LARGE, num_ctx=64, prompt=()) for _ in range(2)]
+    candidates = Candidates(40)
+    random = np.random.default_rng(3)
+    for number in range(60):
+        # Nearly the same; higher or lower by much; all alike; and few that are not forbidden.
+        logits = _logits(number) + random.choice([0, 0, 0, 2, -2, 40, -40]).astype(np.float32)
+        if number % 20 == 18:
+            logits[:] = 3.0
+            assert 0 <= candidates.draw(chains[0], logits) < LARGE
+            Candidates(40).draw(chains[1], logits)
+            continue
+        if number % 20 == 19:
+            logits[:-39] = -np.inf
+        assert candidates.draw(chains[0], logits) == Candidates(40).draw(chains[1], logits)
+    for chain in chains:
+        llama_cpp.llama_sampler_free(chain)
 
 
 def test_the_seed_is_the_chains() -> None:
