@@ -8,6 +8,7 @@ tokens a second of all streams together without the prompts, and seconds from th
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import llama_cpp
+
+from corectl.runner.environment import runner_environment
 
 BATCH = 512
 MAX_STREAMS = 16
@@ -26,7 +29,12 @@ class BareLoop:
     def __init__(self, weights: Path, cells: int, threads: int) -> None:
         self.command = [sys.executable, "-m", "bench.bare", str(weights), str(cells), str(threads)]
         self._process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            self.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # Its memory is as large as a runner's, in pages of the same size.
+            env=runner_environment(os.environ),
         )
 
     def measure(self, prompts: list[str], tokens: int) -> dict[str, float]:

@@ -8,6 +8,7 @@ vectors are read. Tokenising is not counted there.
 from __future__ import annotations
 
 import hashlib
+import os
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import llama_cpp
 import numpy as np
 
 from bench.served import BenchServer
+from corectl.runner.environment import runner_environment
 
 TEXTS = 64
 REQUESTS = 5
@@ -177,7 +179,13 @@ def _line(server: BenchServer, weights: Path, threads: int, requests: int) -> st
     body = {"model": MODEL, "input": texts(), "options": {"num_thread": threads}}
     bare, served = [], []
     with (
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as loop,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=runner_environment(os.environ),
+        ) as loop,
         httpx.Client(base_url=server.url, timeout=600, trust_env=False) as client,
     ):
         assert loop.stdin is not None and loop.stdout is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from bench.served import BenchServer
 from bench.weights import model_path, story
 from bench.wire import GREEDY, NativeForm, stream
 from corectl.hardware.cores import usable_cores
+from corectl.runner.environment import runner_environment
 
 NUM_CTX = 512
 FREE_CORE = ("onnx", "ctransformers")
@@ -58,7 +60,9 @@ def cases(folder: Path) -> Iterator[Case]:
 @contextmanager
 def _loop(case: Case, threads: int) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "bench.loops", case.engine, str(case.model), str(threads)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=runner_environment(os.environ)
+    )
     try:
         yield process
     finally:

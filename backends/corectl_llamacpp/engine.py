@@ -102,7 +102,7 @@ class LlamaEngine:
         self._memory = llama_cpp.llama_get_memory(context)
         self._batch = LlamaBatch(info.num_batch)
         self._slots: dict[int, _Slot] = {}
-        # By address: there is one place for each output of a step.
+        # By address: a place for each output of a step, until llama.cpp makes room for more of them elsewhere.
         self._views: dict[int, Logits] = {}
         self._free = list(range(info.max_sequences + info.idle_sequences - 1, -1, -1))
         self._window = llama_cpp.llama_model_n_swa(model)
@@ -203,7 +203,7 @@ class LlamaEngine:
     def keep(self, id: int) -> None:
         slot = self._slots[id]
         llama_cpp.llama_sampler_free(slot.chain)
-        slot.chain = None
+        slot.chain = slot.candidates = None
 
     def copy(self, source: int, target: int, tokens: int) -> bool:
         origin, place = self._slots[source].number, self._slots[target].number

@@ -84,9 +84,9 @@ def num_candidates(options: SamplingOptions, *, n_vocab: int, num_ctx: int) -> i
 class Candidates:
     """The likeliest tokens of one sequence, from which its chain draws, and the memory for them.
 
-    At least `count` are found. From one token to the next their logits change little, so the floor above which they lie
-    is known well enough nine times of ten; it is searched for when it was too high, or much too low. Memory is made
-    once: anew for each token it would take as long as the draw.
+    At least `count` are found, as far as there are so many that are not forbidden. The floor above which they lie
+    differs little from one token to the next, and is known well enough nine times of ten; it is searched for when it
+    was too high, or much too low. Memory is made once: anew for each token it would take as long as the draw.
     """
 
     def __init__(self, count: int) -> None:
@@ -102,7 +102,7 @@ class Candidates:
         self._reference = ctypes.byref(self._given)
 
     def draw(self, chain: Any, logits: Logits) -> int:
-        """What `llama_sampler_sample` does, given only these tokens.
+        """What `llama_sampler_sample` does, given only these tokens; among equal logits it may take another one.
 
         `logits` has one value for each token of the vocabulary, and is not changed.
         """

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from corectl.messages import SamplingOptions
-from corectl.runner.sampling import Sampler
+from corectl.runner.sampling import Logits, Sampler, Tokens, likeliest
+from corectl_llamacpp import sampler
 from corectl_llamacpp.engine import LlamaEngine
 from corectl_llamacpp.sampler import LARGE, Candidates, build_chain, num_candidates
 from tests.backends.conftest import GREEDY, draw, tokens_of
@@ -188,8 +189,23 @@ def test_what_a_mask_forbids_is_not_drawn() -> None:
     assert found == {5, 70_000}
 
 
+def test_a_floor_that_is_known_needs_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    searches: list[int] = []
+
+    def counting(logits: Logits, count: int) -> Tokens:
+        searches.append(count)
+        return likeliest(logits, count)
+
+    monkeypatch.setattr(sampler, "likeliest", counting)
+    chain = build_chain(SamplingOptions(seed=7), n_vocab=LARGE, num_ctx=64, prompt=())
+    candidates = Candidates(40)
+    drawn = {candidates.draw(chain, _logits(seed)) for seed in range(30)}
+    llama_cpp.llama_sampler_free(chain)
+    assert searches == [40] and len(drawn) > 20
+
+
 def test_the_floor_follows_the_logits() -> None:
-    """Wherever it was before, the same is drawn as from all."""
+    """Wherever it was before, what is drawn is what would be without it. No two logits are equal here."""
     options = SamplingOptions(seed=7, temperature=5.0, top_p=1.0)
     chains = [build_chain(options, n_vocab=LARGE, num_ctx=64, prompt=()) for _ in range(2)]
     candidates = Candidates(40)

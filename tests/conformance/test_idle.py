@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 import sys
 import time
 from collections.abc import Iterator
+from email import message_from_bytes
+from email.message import Message
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -56,3 +59,17 @@ def test_the_date_is_that_of_the_reply(server: Server) -> None:
     first = date()
     time.sleep(1.1)
     assert date() > first
+    time.sleep(1.1)
+    began = int(time.time())
+    assert parsedate_to_datetime(_refused(server)["date"]).timestamp() >= began
+
+
+def _refused(server: Server) -> Message:
+    """The head of the reply to what is no request."""
+    with socket.create_connection(
+        ("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=30
+    ) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        reply = connection.recv(65536)
+    assert reply.startswith(b"HTTP/1.1 400 ")
+    return message_from_bytes(reply.partition(b"\r\n")[2])

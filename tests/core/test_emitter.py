@@ -42,8 +42,13 @@ class Recorder(Sender):
 
     def __init__(self) -> None:
         self.sent: queue.SimpleQueue[protocol.ToServer] = queue.SimpleQueue()
+        self.fails = False
+        """Whether the next one is lost, with an error that nobody expects."""
 
     def send(self, value: protocol.ToServer) -> None:
+        if self.fails:
+            self.fails = False
+            raise RuntimeError("broken")
         self.sent.put(value)
 
     def next(self) -> protocol.ToServer:
@@ -60,13 +65,14 @@ class Stage:
         self.sender = Recorder()
         self.stops: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.now = 100.0
+        self.running = 0
         self.tokenizer = Tokenizer()
         self.tokenizer.made = []
         emitter = Emitter(
             self.tokenizer,
             self.sender,
             self.stops.put,
-            state=LoopState,
+            state=lambda: LoopState(running=self.running),
             together=together,
             clock=lambda: self.now,
         )
@@ -280,6 +286,29 @@ def test_text_that_nothing_can_end_is_made_when_it_is_sent() -> None:
     assert sent(stage) == ["a"] and made == []
     stage.emitter.flush()
     assert sent(stage) == ["b|c|d"] and len(made) == 3
+
+
+def test_a_frame_tells_how_the_loop_is_when_it_is_sent() -> None:
+    stage = Stage(together=0.1)
+    stage.open(1)
+    stage.running = 2
+    stage.emitter.put(step("a"))
+    assert stage.sender.steps().state.running == 2
+    stage.emitter.put(step("b"))
+    stage.running = 1
+    stage.emitter.flush()
+    assert stage.sender.steps().state.running == 1
+
+
+def test_a_thread_outlives_a_frame_that_fails() -> None:
+    stage = Stage(beside=True)
+    stage.open(1)
+    stage.put({1: "a"})
+    assert stage.sender.steps().deltas == [(1, [Delta("a")])]
+    stage.sender.fails = True
+    stage.put({1: "b"})
+    stage.put({1: "c"})
+    assert stage.sender.steps().deltas == [(1, [Delta("c")])]
 
 
 def test_the_first_text_of_another_stream_waits_for_nothing() -> None:

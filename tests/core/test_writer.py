@@ -73,6 +73,21 @@ def test_what_a_slow_client_does_not_take_is_held_and_sent_in_order(pieces: int,
     play(story())
 
 
+def test_an_empty_last_piece_ends_a_body_that_is_held() -> None:
+    async def story() -> None:
+        client = Client()
+        writer = BodyWriter({}, client.send)
+        client.ready.clear()
+        writer.write([b"a"])
+        writer.write([], last=True)
+        client.ready.set()
+        await writer.sent
+        assert client.body == b"a"
+        assert [message["more_body"] for message in client.messages] == [True, False]
+
+    play(story())
+
+
 def test_a_client_may_be_slow_again_and_again() -> None:
     async def story() -> None:
         client = Client()

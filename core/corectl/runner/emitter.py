@@ -359,10 +359,14 @@ class EmitterThread:
     def _run(self) -> None:
         while True:
             item = self._items.get()
-            if isinstance(item, int):
-                self._emitter.drop(item)
-            else:
-                self._emitter.put(item)
+            try:
+                if isinstance(item, int):
+                    self._emitter.drop(item)
+                else:
+                    self._emitter.put(item)
+            except Exception:
+                # Without this thread all streams would stand still.
+                log.exception("a frame was lost")
 
 
 def _append(

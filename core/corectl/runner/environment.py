@@ -14,8 +14,8 @@ HUGE_PAGES = "glibc.malloc.hugetlb"
 def runner_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """For the server, which starts a runner; what somebody has set already stays.
 
-    An engine reads all of its memory for each token. In pages of 4 KiB most of that misses the processor's list of
-    pages, and a large key-value pool takes longer to be touched for the first time than all else of a load.
+    An engine reads hundreds of megabytes for each token, and each page of them has to be found. In pages of 4 KiB a
+    large key-value pool takes longer to be touched for the first time than all else of a load.
     """
     tunables = inherited.get(TUNABLES, "")
     if HUGE_PAGES in tunables:

@@ -38,7 +38,7 @@ def _nothing(*_: bool) -> None:
 
 
 class BatchLoop:
-    """Continuous batching over one engine. Not safe for concurrent use: one thread calls all methods.
+    """Continuous batching over one engine. One thread calls all methods; `state` is for any.
 
     `snapshots` is the host memory for states of sequences in bytes; `clock` gives seconds.
     """
@@ -54,6 +54,8 @@ class BatchLoop:
         self._waiting: deque[Running] = deque()
         # In order of arrival.
         self._running: dict[int, Running] = {}
+        # How many of those have given a token.
+        self._generating = 0
         # Nobody can start before some sequence has ended.
         self._full = False
         # Salts and prompts.
@@ -69,15 +71,14 @@ class BatchLoop:
 
     @property
     def state(self) -> LoopState:
-        """How the loop is now. Any thread may ask."""
-        running = tuple(self._running.values())
+        """How the loop is now. Any thread may ask; while this one works, the numbers may be of different moments."""
         return LoopState(
-            running=len(running),
-            generating=sum(1 for seq in running if seq.generated),
+            running=len(self._running),
+            generating=self._generating,
             waiting=len(self._waiting),
             cells=self._engine.info.cells,
             cells_used=self._pool.used,
-            cells_idle=self._pool.idle,
+            cells_idle=max(0, self._pool.idle),
             threads=self.threads,
             prompt_tokens=self._prompt_tokens,
             cached_tokens=self._cached_tokens,
@@ -136,10 +137,9 @@ class BatchLoop:
         called before states are saved or restored, too. `after_compute` is called when the engine has done its part:
         from then on to the next step this thread is the only one that works.
         """
-        refused: list[Ended] = []
-        if self._pool.crowded or (self._waiting and not self._full):
+        refused = self._admit(before_compute)
+        if self._pool.crowded:
             before_compute(True)
-            refused = self._admit()
             # While prompts are read, newcomers wait for their first word.
             self._pool.trim(large=all(seq.pending == 1 for seq in self._running.values()))
         plan = self._plan(before_compute)
@@ -194,7 +194,7 @@ class BatchLoop:
             tokens=plan.tokens,
             sampled=sampled or [],
             ended=ended,
-            generating=any(seq.generated for seq in self._running.values()),
+            generating=self._generating > 0,
         )
 
     def _encode_images(self, work: tuple[Work, ...]) -> Ended | None:
@@ -245,7 +245,9 @@ class BatchLoop:
 
     def _take(self, seq: Running, token: Sampled, now: int) -> str:
         """Adds a drawn token to its sequence; the reason to end, if there is one."""
-        seq.first_ns = seq.first_ns or now
+        if not seq.generated:
+            seq.first_ns = now
+            self._generating += 1
         seq.generated += 1
         seq.tokens.append(token.token)
         if seq.job.constraint is not None:
@@ -291,26 +293,29 @@ class BatchLoop:
         self._requeue(seq)
 
     def _requeue(self, seq: Running) -> None:
-        del self._running[seq.id]
+        self._leave(seq)
         self._waiting.appendleft(seq)
+
+    def _leave(self, seq: Running) -> None:
+        """A sequence runs no more; its place and its cells may be another's."""
+        del self._running[seq.id]
+        self._generating -= seq.generated > 0
         self._full = False
 
     def _finish(self, seq: Running) -> None:
         """Ends a running sequence; what it has computed is kept for others."""
-        del self._running[seq.id]
-        self._full = False
+        self._leave(seq)
         if seq.shifted:
             self._pool.remove(seq.id)
         else:
             self._pool.finish(seq.id, seq.salt, seq.tokens[: seq.computed])
 
     def _fail(self, seq: Running, error: CorectlError) -> Ended:
-        del self._running[seq.id]
-        self._full = False
+        self._leave(seq)
         self._pool.remove(seq.id)
         return Ended(id=seq.id, error=error)
 
-    def _admit(self) -> list[Ended]:
+    def _admit(self, before_starting: Callable[[bool], None]) -> list[Ended]:
         """Starts waiting sequences, in order, as long as slots and cells for their whole prompts are free.
 
         Returns those that the engine refused.
@@ -336,6 +341,8 @@ class BatchLoop:
                 self._full = not followers
                 break
             self._waiting.remove(seq)
+            # A state may have to be saved or restored.
+            before_starting(True)
             try:
                 self._start(seq, match)
             except Exception as exc:
@@ -344,6 +351,7 @@ class BatchLoop:
                 refused.append(Ended(id=seq.id, error=EngineError.of(exc)))
                 continue
             self._running[seq.id] = seq
+            self._generating += seq.generated > 0
             free -= cells
         return refused
 

@@ -48,7 +48,8 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 class CellPool:
-    """Decides what a sequence begins with and what becomes of its cells. The batch loop's thread calls all methods.
+    """Decides what a sequence begins with and what becomes of its cells. The batch loop's thread calls all methods, but
+    any may read what it has, as properties.
 
     `snapshots` is the host memory for saved states in bytes. A sequence is known from `add` until `finish` or `remove`;
     it has cells from `begin` or `restore` on, until it is cleared or put aside.

@@ -1,4 +1,4 @@
-"""What a batch loop says of itself with each step, for metrics and for whoever looks."""
+"""What a batch loop says of itself with each frame, for metrics and for whoever looks."""
 
 from __future__ import annotations
 

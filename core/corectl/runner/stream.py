@@ -9,7 +9,7 @@ from corectl.errors import CorectlError
 from corectl.messages import Delta, Event, Started
 
 _ONGOING = (Started, Delta)
-"""What more follows."""
+"""Events that others follow."""
 
 Sink = Callable[[Sequence[Event] | CorectlError], None]
 

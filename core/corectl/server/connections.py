@@ -89,6 +89,10 @@ class Connection(HttpToolsProtocol):
 
         cast(dict[str, Any], self.scope)["extensions"] = {_BODY: write}
 
+    def send_400_response(self, msg: str) -> None:
+        self._date()
+        super().send_400_response(msg)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_here()
         super().connection_lost(exc)
@@ -98,11 +102,12 @@ class Connection(HttpToolsProtocol):
             self._deadline = self.loop.call_later(self.head_seconds, self._too_slow)
 
     def _date(self) -> None:
-        """Has the reply carry the time, which is written anew once a second at most."""
-        kind, now = type(self), int(time.time())
-        if now != kind.dated:
+        """Has the reply to a request carry the time at which that came; written anew once a second at most."""
+        kind, state, now = type(self), self.server_state, int(time.time())
+        if now != kind.dated or not state.default_headers:
             kind.dated = now
-            self.server_state.default_headers = [(b"date", formatdate(now, usegmt=True).encode())]
+            date = (b"date", formatdate(now, usegmt=True).encode())
+            state.default_headers = [date, *self.config.encoded_headers]
 
     def _head_is_here(self) -> None:
         if self._deadline is not None:

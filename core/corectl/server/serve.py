@@ -97,7 +97,7 @@ class _Server(uvicorn.Server):
     async def main_loop(self) -> None:
         """Waits for a signal. uvicorn's own wakes up ten times a second to see whether there was one.
 
-        That alone takes a small model as much of its engine's cores as its text does.
+        Beside a model that computes on all cores, whose caches are never free, that costs milliseconds a second.
         """
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         self._told = partial(loop.call_soon_threadsafe, ended.set)

@@ -39,7 +39,8 @@ class BodyWriter:
         size = sum(map(len, pieces))
         self.written += size
         if self._draining is not None:
-            self._waiting += pieces
+            # An end has to be sent even if it is empty.
+            self._waiting += pieces or [b""]
             self.held += size
         elif last or (size and not self._direct(pieces)):
             self._begin(b"".join(pieces))
