@@ -64,6 +64,7 @@ class Stage:
     def __init__(self, *, beside: bool = False, together: float = 0.0) -> None:
         self.sender = Recorder()
         self.stops: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.ends: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self.now = 100.0
         self.running = 0
         self.tokenizer = Tokenizer()
@@ -76,7 +77,7 @@ class Stage:
             together=together,
             clock=lambda: self.now,
         )
-        self.emitter: Outlet = EmitterThread(emitter) if beside else emitter
+        self.emitter: Outlet = EmitterThread(emitter, lambda: self.ends.put(True)) if beside else emitter
 
     def open(self, id: int, *stop: str, context: bool = False) -> None:
         request = Completion(
@@ -300,15 +301,18 @@ def test_a_frame_tells_how_the_loop_is_when_it_is_sent() -> None:
     assert stage.sender.steps().state.running == 1
 
 
-def test_a_thread_outlives_a_frame_that_fails() -> None:
+def test_a_frame_that_is_lost_ends_the_process() -> None:
+    """Or else text would be missing in a reply that looks whole."""
     stage = Stage(beside=True)
     stage.open(1)
     stage.put({1: "a"})
     assert stage.sender.steps().deltas == [(1, [Delta("a")])]
     stage.sender.fails = True
     stage.put({1: "b"})
+    assert stage.ends.get(timeout=PATIENCE)
     stage.put({1: "c"})
-    assert stage.sender.steps().deltas == [(1, [Delta("c")])]
+    with pytest.raises(queue.Empty):
+        stage.sender.sent.get(timeout=0.05)
 
 
 def test_the_first_text_of_another_stream_waits_for_nothing() -> None:

@@ -326,10 +326,13 @@ class EmitterThread:
 
     A step's output is handed over right before the engine starts on the next: then the emitter has the interpreter to
     itself, and the engine's thread never waits for it.
+
+    `give_up` ends the process. It is called when the emitter fails: text would be missing, and nobody would know.
     """
 
-    def __init__(self, emitter: Outlet) -> None:
+    def __init__(self, emitter: Outlet, give_up: Callable[[], None]) -> None:
         self._emitter = emitter
+        self._give_up = give_up
         self._held: StepOutput | None = None
         self._items: queue.SimpleQueue[StepOutput | int] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="emitter", daemon=True).start()
@@ -365,8 +368,9 @@ class EmitterThread:
                 else:
                     self._emitter.put(item)
             except Exception:
-                # Without this thread all streams would stand still.
                 log.exception("a frame was lost")
+                self._give_up()
+                return
 
 
 def _append(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import queue
 import socket
 import sys
@@ -116,7 +117,7 @@ class RunnerProcess:
             state=lambda: self._loop.state,
             together=together,
         )
-        return EmitterThread(emitter) if beside else emitter
+        return EmitterThread(emitter, lambda: os._exit(1)) if beside else emitter
 
     def run(self) -> None:
         """Serves until the server closes the connection."""
