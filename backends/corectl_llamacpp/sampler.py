@@ -18,11 +18,11 @@ LARGE = 100_000
 FEW = 500
 """More of them are not found in less time."""
 
-AIM = 10
-"""So many times as many candidates as are needed are aimed at: the next token's floor may be higher."""
+_SURPLUS = 10
+"""So many times as many candidates as are needed are aimed at: the next token's logits may be lower."""
 
-STEEP = 0.6
-"""Natural logarithm of how many times as many tokens lie above a floor that is lower by one (Gemma 3, measured)."""
+_SLOPE = 0.6
+"""By how much the natural logarithm of the number of candidates grows with a logit less of their floor (Gemma 3)."""
 
 _CANDIDATES = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
 """The memory of `llama_token_data`."""
@@ -92,7 +92,7 @@ class Candidates:
     def __init__(self, count: int) -> None:
         self._count = count
         self._floor = math.nan
-        self._make_room(2 * AIM * count)
+        self._make_room(2 * _SURPLUS * count)
 
     def _make_room(self, count: int) -> None:
         memory = np.zeros(count, _CANDIDATES)
@@ -124,11 +124,11 @@ class Candidates:
         if count == 1:
             return likeliest(logits, 1)
         tokens = (logits >= self._floor).nonzero()[0]
-        if not count <= len(tokens) <= AIM * AIM * count:
+        if not count <= len(tokens) <= _SURPLUS * _SURPLUS * count:
             tokens = likeliest(logits, count)
             self._floor = float(logits[tokens].min())
         # Where it would have had to be for as many as are aimed at.
-        self._floor += math.log(len(tokens) / (AIM * count)) / STEEP
+        self._floor += math.log(len(tokens) / (_SURPLUS * count)) / _SLOPE
         return tokens
 
 

@@ -318,7 +318,7 @@ class BatchLoop:
     def _admit(self, before_starting: Callable[[bool], None]) -> list[Ended]:
         """Starts waiting sequences, in order, as long as slots and cells for their whole prompts are free.
 
-        Returns those that the engine refused.
+        `before_starting` is called as `step` says. Returns those that the engine refused.
         """
         refused: list[Ended] = []
         most = self._engine.info.max_sequences

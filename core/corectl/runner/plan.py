@@ -81,7 +81,7 @@ def plan_step(
     again later; the oldest never does, so that something always moves on. Without work and without one to preempt, the
     only sequence has filled the pool.
     """
-    generating = [seq for seq in running if len(seq.tokens) - seq.computed == 1]
+    generating = [seq for seq in running if seq.pending == 1]
     if len(generating) > free_cells and len(running) > 1:
         return Plan(work=(), preempt=running[-1].id)
     work = [_work(seq, 1) for seq in generating[: min(num_batch, free_cells)]]
