@@ -89,7 +89,8 @@ def test_what_one_pulls_the_other_does_not_remove(
     stock.put(registry, "shared/slow", model)
     create(other, "mine", files={"w.gguf": upload(other, shared)})
     blobs = other.models / "blobs"
-    with Host(forward(registry.url), faults.blobs(faults.slow(0.01), digest_of(slow))) as front:
+    gate = threading.Event()
+    with Host(forward(registry.url), faults.blobs(faults.gated(gate), digest_of(slow))) as front:
         source = insecure_name(front, "shared/slow")
         said: list[object] = []
         thread = threading.Thread(target=lambda: said.append(steps(puller, "/api/pull", model=source)[-1]))
@@ -104,6 +105,7 @@ def test_what_one_pulls_the_other_does_not_remove(
             os.utime(path, (time.time() - 7200,) * 2)
         again = transfer_server(tmp_path / "other")
         assert thread.is_alive(), said
+        gate.set()
         thread.join()
         assert again.stop() == 0
     assert said == [{"status": "success"}]

@@ -25,10 +25,15 @@ def vectors(server: Server, /, **body: Any) -> list[Any]:
     return [entry["embedding"] for entry in reply["data"]]
 
 
+def alike(vector: list[float]) -> Any:
+    """Some processors compute a text beside others a little otherwise than alone."""
+    return pytest.approx(vector, abs=1e-5)
+
+
 def test_vectors_are_those_of_the_native_api(shop: Server) -> None:
     native = post(shop, "/api/embed", model="tinybert", input=TEXTS).json()["embeddings"]
     assert vectors(shop, input=TEXTS) == native
-    assert vectors(shop, input=TEXTS[0]) == native[:1]
+    assert vectors(shop, input=TEXTS[0])[0] == alike(native[0])
     short = vectors(shop, input=TEXTS[0], dimensions=8)
     assert len(short[0]) == 8 and sum(value * value for value in short[0]) == pytest.approx(1)
 
@@ -41,7 +46,7 @@ def test_vectors_in_base64(shop: Server) -> None:
 
 def test_tokens_are_read_as_their_text(shop: Server) -> None:
     tokens = ask(shop, "/v1/tokenize", model="tinybert", prompt=TEXTS[0], add_special_tokens=False)["tokens"]
-    assert vectors(shop, input=tokens) == vectors(shop, input=[tokens, tokens])[1:]
+    assert vectors(shop, input=tokens)[0] == alike(vectors(shop, input=[tokens, tokens])[1])
     assert len(vectors(shop, input=[tokens, tokens])) == 2
     text = post(shop, "/api/detokenize", model="tinybert", tokens=tokens).json()["text"]
     assert vectors(shop, input=tokens) == vectors(shop, input=text)

@@ -88,6 +88,25 @@ def slow(seconds: float, piece: int = 64 * 2**10) -> Layer:
     return changed(wait)
 
 
+def gated(gate: threading.Event, after: int = 64 * 2**10) -> Layer:
+    """Gives the first bytes of a body, and the others once the gate is open, or the host is closed."""
+
+    def wait(asked: Asked, answer: Answer) -> Iterator[bytes]:
+        given = 0
+        for part in answer.body:
+            head = part[: max(0, after - given)]
+            given += len(head)
+            if head:
+                yield head
+            if len(head) < len(part):
+                while not gate.wait(0.05):
+                    if asked.host.closing.is_set():
+                        raise Cut
+                yield part[len(head) :]
+
+    return changed(wait)
+
+
 def flipping(at: int = 0) -> Layer:
     """Changes one byte of a blob, in whatever range it is asked for."""
 

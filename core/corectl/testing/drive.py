@@ -176,7 +176,7 @@ class Comparison(msgspec.Struct):
 
     def conclude(self) -> None:
         """Fails if next to nothing was compared."""
-        assert self.compared * 2 > self.asked > 0, (
+        assert self.compared * 4 >= self.asked > 0, (
             f"of {self.asked} tokens {self.compared} could be compared: the model's choices are too close; "
             "give the suite another model, or a smaller `margin`"
         )
