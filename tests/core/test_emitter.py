@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -313,6 +313,17 @@ def test_a_frame_that_is_lost_ends_the_process() -> None:
     stage.put({1: "c"})
     with pytest.raises(queue.Empty):
         stage.sender.sent.get(timeout=0.05)
+
+
+def test_an_output_that_cannot_be_read_ends_the_process(stage: Stage) -> None:
+    output = StepOutput(sequences=1, tokens=1, sampled=[], ended=[cast(Any, None)])
+    if isinstance(stage.emitter, EmitterThread):
+        stage.emitter.put(output)
+        stage.emitter.flush()
+        assert stage.ends.get(timeout=PATIENCE)
+    else:
+        with pytest.raises(AttributeError):
+            stage.emitter.put(output)
 
 
 def test_the_first_text_of_another_stream_waits_for_nothing() -> None:

@@ -208,10 +208,7 @@ class Emitter:
         """Makes text of what has come since."""
         unread, self._unread = self._unread, []
         for moment, output in unread:
-            try:
-                self._take(output, moment)
-            except Exception:
-                log.exception("a step's output was lost")
+            self._take(output, moment)
 
     def _take(self, output: StepOutput, moment: float) -> None:
         frame = self._frame
