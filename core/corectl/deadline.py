@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextvars
+import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,40 +29,107 @@ class Overdue(Exception):
 class Deadline:
     """Limits the time of each call into one plugin. `what` names it in errors.
 
-    A thread cannot be ended from outside. So each call has a thread of its own, and one that is overdue is left behind
+    A thread cannot be ended from outside. So each call has a thread to itself, and one that is overdue is left behind
     on it; until it returns, nothing more is asked. For threads that may wait, not for an event loop.
+
+    A thread waits `linger` seconds for another call. That is for what every request asks: to start a thread takes
+    longer than most answers do.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, *, linger: float = 0.0) -> None:
         self._what = what
-        self._left_behind: threading.Thread | None = None
+        self._linger = linger
+        self._idle: list[_Helper] = []
+        self._left_behind: _Helper | None = None
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What the function returns or raises; `Overdue` when it does neither in time.
 
         What would end a process, such as SystemExit, becomes a RuntimeError.
         """
-        if self._left_behind is not None and self._left_behind.is_alive():
+        if self._left_behind is not None and self._left_behind.busy:
             raise Overdue(f"{self._what} has still not returned from an earlier call", again=True)
-        result: Future[T] = Future()
         context = contextvars.copy_context()
-
-        def run() -> None:
+        call: _Call[T] = _Call(lambda: context.run(function, *args, **kwargs))
+        try:
+            helper = self._idle.pop()
+        except IndexError:
+            helper = _Helper(self._what, self._idle, self._linger)
+        helper.give(call)
+        try:
+            found = call.outcome.get(timeout=SECONDS)
+        except queue.Empty:
+            self._left_behind = helper
+            raise Overdue(f"{self._what} did not return within {SECONDS:g} seconds") from None
+        if isinstance(found, Exception):
             try:
-                result.set_result(context.run(function, *args, **kwargs))
-            except Exception as exc:
-                result.set_exception(exc)
-            except BaseException as exc:
-                result.set_exception(RuntimeError(described(exc)))
+                raise found
+            finally:
+                # It holds this frame, which is not to hold it.
+                del found
+        return found[0]
 
+
+class _Call(Generic[T]):
+    """Work for a helper. Who waits for it finds in `outcome` what it returned, or what it raised."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self.outcome: queue.SimpleQueue[tuple[T] | Exception] = queue.SimpleQueue()
+
+    def make(self) -> tuple[T] | Exception:
+        try:
+            return (self._work(),)
+        except Exception as exc:
+            return exc
+        except BaseException as exc:
+            return RuntimeError(described(exc))
+
+
+class _Helper:
+    """A thread that makes one call after another. Between them it is among the `idle` ones, for `linger` seconds."""
+
+    def __init__(self, name: str, idle: list[_Helper], linger: float) -> None:
+        self.busy = False
+        self._idle = idle
+        self._linger = linger
+        self._calls: queue.SimpleQueue[_Call[Any]] = queue.SimpleQueue()
         # Daemons do not keep a process from ending, and neither do the threads that they start.
-        thread = threading.Thread(target=run, name=self._what, daemon=True)
-        thread.start()
-        thread.join(SECONDS)
-        if not result.done():
-            self._left_behind = thread
-            raise Overdue(f"{self._what} did not return within {SECONDS:g} seconds")
-        return result.result()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def give(self, call: _Call[Any]) -> None:
+        """Once it is no longer among the idle ones."""
+        self.busy = True
+        self._calls.put(call)
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def _run(self) -> None:
+        call: _Call[Any] | None = self._calls.get()
+        while call is not None:
+            self._make(call)
+            # What came of it is not to be kept until the next one.
+            call = None
+            call = self._next() if self._linger else None
+
+    def _make(self, call: _Call[Any]) -> None:
+        found = call.make()
+        self.busy = False
+        if self._linger:
+            # Who is told may look for one for the next call.
+            self._idle.append(self)
+        call.outcome.put(found)
+
+    def _next(self) -> _Call[Any] | None:
+        try:
+            return self._calls.get(timeout=self._linger)
+        except queue.Empty:
+            try:
+                self._idle.remove(self)
+            except ValueError:
+                # Somebody has just found it.
+                return self._calls.get()
+            return None
 
 
 def described(exc: BaseException) -> str:

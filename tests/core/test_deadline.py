@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from contextvars import ContextVar
 
@@ -25,6 +26,8 @@ def test_a_timeout_of_its_own_is_not_taken_for_ours() -> None:
 
     with pytest.raises(TimeoutError, match="mine"):
         Deadline("it").call(late)
+    with pytest.raises(queue.Empty):
+        Deadline("it").call(queue.SimpleQueue().get, block=False)
 
 
 @pytest.mark.parametrize("ends", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
@@ -62,6 +65,59 @@ def test_what_hangs_is_named_and_not_asked_again_until_it_has_returned(
     go_on.set()
     calls[0].join(60)
     assert bounded.call(str) == ""
+
+
+def test_threads_stay_for_the_next_call_and_not_for_long() -> None:
+    bounded = Deadline("it", linger=0.2)
+    first = bounded.call(threading.current_thread)
+    assert bounded.call(threading.current_thread) is first
+    first.join(60)
+    second = bounded.call(threading.current_thread)
+    assert second is not first and second.is_alive()
+    assert bounded.call(threading.current_thread) is second
+
+
+def test_calls_at_once_have_threads_of_their_own() -> None:
+    bounded, both, found = (
+        Deadline("it", linger=60),
+        threading.Barrier(2, timeout=60),
+        list[threading.Thread](),
+    )
+
+    def meet() -> None:
+        both.wait()
+        found.append(threading.current_thread())
+
+    for _ in range(3):
+        callers = [threading.Thread(target=bounded.call, args=(meet,)) for _ in range(2)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+    assert len(set(found)) == 2
+
+
+def test_what_came_late_is_not_taken_for_the_next_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "SECONDS", 0.05)
+    bounded, go_on, ended = Deadline("it", linger=60), threading.Event(), threading.Event()
+
+    def hang() -> str:
+        go_on.wait(60)
+        ended.set()
+        return "late"
+
+    with pytest.raises(Overdue):
+        bounded.call(hang)
+    go_on.set()
+    ended.wait(60)
+    monkeypatch.setattr(deadline, "SECONDS", 60)
+    while True:
+        try:
+            assert bounded.call(str) == ""
+        except Overdue as exc:
+            assert exc.again
+        else:
+            break
 
 
 class Mute(Exception):

@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Records = Sequence[ModelRecord]
 
+LINGER = 60.0
+"""Seconds. Each request for a model that is not in the store asks the registries."""
+
 
 class BoundedRegistry:
     """Asks the registry of a plugin, as one does: see `corectl.registry.base.LocalRegistry`. For worker threads.
@@ -26,7 +29,7 @@ class BoundedRegistry:
 
     def __init__(self, registry: LocalRegistry) -> None:
         self._registry = registry
-        self._deadline = Deadline(f"registry {registry.name}")
+        self._deadline = Deadline(f"registry {registry.name}", linger=LINGER)
 
     @property
     def name(self) -> str:
