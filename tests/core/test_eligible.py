@@ -146,6 +146,9 @@ def test_the_inventory_asks_all_probes_and_survives_one_that_raises(
     assert [device.id for device in inventory.accelerators()] == ["a"]
     assert inventory.accelerators("cpu") == ()
     assert inventory.cores == 6
+    second.reported = [B]
+    inventory.probe()
+    assert [device.id for device in inventory.accelerators()] == ["b"]
 
 
 def test_those_who_come_first_share_one_question() -> None:

@@ -225,7 +225,8 @@ def test_the_kind_of_device_and_the_index_of_one(devices: MakeDevices) -> None:
 def test_the_context_is_by_the_memory_of_the_gpus(devices: MakeDevices) -> None:
     async def contexts(*there: Any, **settings: Any) -> tuple[int, int]:
         it = devices(*there, **settings)
-        return (await it.scheduler.machine.context(it.a, None)).num_ctx, it.scheduler.machine.max_loaded
+        _, context = await it.scheduler.machine.settle(it.a, LoadOptions())
+        return context.num_ctx, it.scheduler.machine.max_loaded
 
     async def story() -> None:
         assert await contexts(cpu()) == (4096, 3)

@@ -23,6 +23,8 @@ class Inventory:
         self._deadlines = {name: Deadline(f"hardware probe {name}") for name in probes}
         self._library = library
         self._first: asyncio.Task[tuple[Device, ...]] | None = None
+        # Of the devices as last reported, by what `accelerators` is asked for: each request asks.
+        self._accelerators: dict[str, tuple[Device, ...]] = {}
         self.devices: tuple[Device, ...] | None = None
         """As last reported; None before the first time."""
         self.failures: dict[str, str] = {}
@@ -54,6 +56,7 @@ class Inventory:
                     f" unusable: {device.unusable}; {device.remedy}" if device.unusable else "",
                 )
         self.devices, self.failures = tuple(found), failures
+        self._accelerators = {}
         return self.devices
 
     async def refresh(self) -> tuple[Device, ...]:
@@ -70,7 +73,11 @@ class Inventory:
 
     def accelerators(self, variant: str = "") -> tuple[Device, ...]:
         """The accelerators, as last known, that a backend of this variant can use."""
-        return eligible(self.devices or (), variant=variant, library=self._library).accelerators
+        # This very dictionary: a worker thread may put another one in its place.
+        known = self._accelerators
+        if variant not in known:
+            known[variant] = eligible(self.devices or (), variant=variant, library=self._library).accelerators
+        return known[variant]
 
     @property
     def cores(self) -> int:

@@ -72,6 +72,7 @@ class RunnerProcess:
         self._sender = Sender(connection)
         self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._engine = self._load(load)
+        self._vision = vision_of(self._engine)
         self._loop = BatchLoop(self._engine, snapshots=load.placement.snapshots)
         self._intake = Intake(
             connection,
@@ -199,7 +200,7 @@ class RunnerProcess:
         """On the preparing thread; what it returns hands the request on."""
         if isinstance(item, protocol.Ask):
             return self._prepare_answer(item.id, item.question)
-        tokenizer, info, vision = self._engine.tokenizer, self._engine.info, vision_of(self._engine)
+        tokenizer, info, vision = self._engine.tokenizer, self._engine.info, self._vision
         if item.request.render_only:
             answer = protocol.Answer(item.id, value=render_prompt(item.request, tokenizer, info, vision))
             return lambda: self._sender.send(answer)

@@ -6,9 +6,9 @@ import asyncio
 import logging
 
 from corectl.config import Settings
-from corectl.errors import CorectlError
 from corectl.hardware.device import Device
 from corectl.hardware.inventory import Inventory
+from corectl.messages import LoadOptions
 from corectl.plugins import PluginHost
 from corectl.scheduler.backends import Backends, Choice, wanted_backend
 from corectl.scheduler.context import Context, settle_context
@@ -43,19 +43,20 @@ class Machine:
             adapters=bool(model.spec.adapters),
         )
 
-    async def context(self, model: Model, requested: int | None, backend: str | None = None) -> Context:
-        """The effective context of a request. Raises `BadRequest` if it asks for more than the server allows.
+    async def settle(self, model: Model, options: LoadOptions) -> tuple[Choice, Context]:
+        """What computes a request, and its effective context.
 
-        `backend` is the one that the request or the model names.
+        Raises `NotSupported`, and `BadRequest` if it asks for more context than the server allows.
         """
         await self.inventory.known()
         if not self.backends.asked:
             await asyncio.to_thread(self.backends.ask)
-        trained = model.description.context_length
+        choice = self.choose(model, options.backend)
+        requested, trained = options.num_ctx, model.description.context_length
         if requested and trained and requested > trained:
             log.warning("requested context size too large for model: %d, using %d", requested, trained)
-        accelerators = self.inventory.accelerators(self._variant(model, backend))
-        return settle_context(
+        accelerators = self.inventory.accelerators(choice.variant)
+        context = settle_context(
             requested,
             configured=self._settings.context_length,
             memory=sum(device.memory_total for device in accelerators),
@@ -63,13 +64,7 @@ class Machine:
             ceiling=self._settings.max_context,
             vision=bool(model.spec.projectors),
         )
-
-    def _variant(self, model: Model, backend: str | None) -> str:
-        """The way in which a model is computed here; `cpu` if no backend can."""
-        try:
-            return self.choose(model, backend).variant
-        except CorectlError:
-            return "cpu"
+        return choice, context
 
     async def survey(self) -> tuple[tuple[Device, ...], set[str]]:
         """The devices as they are now, and the ids of those that can be used."""

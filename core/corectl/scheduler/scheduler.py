@@ -188,8 +188,7 @@ class Scheduler:
     async def _request(
         self, id: int, model: Model, options: LoadOptions, keep_alive: float | None
     ) -> Request:
-        context = await self.machine.context(model, options.num_ctx, options.backend)
-        choice = self.machine.choose(model, options.backend)
+        choice, context = await self.machine.settle(model, options)
         if self._closing:
             raise Busy(CLOSING)
         # How many accelerators there are may not have been known before.
@@ -234,7 +233,7 @@ class Scheduler:
         if isinstance(model, RemoteModel):
             name = model.record.name.short
             raise NotSupported(f"{name} takes no memory of this machine: {model.reason}")
-        context = await self.machine.context(model, options.num_ctx, options.backend)
+        _, context = await self.machine.settle(model, options)
         options = msgspec.structs.replace(options, num_ctx=context.num_ctx)
         devices, _ = await self.machine.survey()
         own = self._slots.get(model.key)

@@ -111,15 +111,19 @@ def matches(origin: str, pattern: str) -> bool:
     return origin.startswith(head) and origin.endswith(tail) and len(origin) >= len(head) + len(tail)
 
 
+_USUAL = frozenset(("", "localhost", "127.0.0.1", "::1"))
+"""Names of this machine that need no closer look."""
+
+
 def is_local_host(header: str) -> bool:
     """True if a Host header (with or without a port) names this machine or its local network."""
     host = _without_port(header).lower()
+    if host in _USUAL:
+        return True
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return host in ("", "localhost", socket.gethostname().lower()) or host.endswith(
-            (".localhost", ".local", ".internal")
-        )
+        return host == socket.gethostname().lower() or host.endswith((".localhost", ".local", ".internal"))
     return (
         address.is_loopback
         or address.is_private

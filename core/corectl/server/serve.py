@@ -79,6 +79,8 @@ def _serve(flags: dict[str, Any]) -> int:
             log_config=None,
             access_log=False,
             server_header=False,
+            # Nothing here asks where a client is.
+            proxy_headers=False,
             # Connections have it.
             date_header=False,
             timeout_graceful_shutdown=SHUTDOWN_GRACE,
