@@ -6,12 +6,10 @@ from typing import Any
 
 from litestar import Response
 
-from corectl.messages import Message
-from corectl.model.record import ModelRecord
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock, asked_context, context_headers
-from corectl.server.fetching import with_images
-from corectl.server.inference import find_model, not_found, open_completion, render
+from corectl.server.fetching import read_with_images
+from corectl.server.inference import not_found, open_completion, render
 from corectl.server.operation import SSE
 from corectl.server.services import Services
 from corectl.server.streaming import OpenCompletion, StreamedReply
@@ -41,8 +39,7 @@ async def create_message(
 ) -> Response[Any]:
     """Answers a conversation: streamed, or as one message. An early error gets its own status."""
     clock = Clock()
-    record, messages = await _found(request, services, body, told)
-    asked = await services.reading(record, lambda: read(services, record, body, messages))
+    asked = await _asked(request, services, body, told)
     opened = await open_completion(request, services, asked.settled, asked.work, clock)
     headers = {"request-id": request_id(), **context_headers(opened.started, clock)}
     if body.stream:
@@ -66,19 +63,25 @@ async def count_tokens(
     request: AnyRequest, services: Services, body: CountRequest, told: Told
 ) -> Response[Any]:
     """How many tokens the model would read. Nothing is cut: what is longer than the context is refused."""
-    record, messages = await _found(request, services, body, told)
-    asked = await services.reading(record, lambda: read(services, record, body, messages, count=True))
+    asked = await _asked(request, services, body, told, count=True)
     prompt = await while_connected(request, render(services, asked.settled, asked.work, Clock()))
     return reply(CountReply(prompt.prompt_tokens), {"request-id": request_id()})
 
 
-async def _found(
-    request: AnyRequest, services: Services, body: CountRequest, told: Told
-) -> tuple[ModelRecord, list[Message]]:
-    """The model of a request and its messages with all images; its context is from the header where it has none."""
+async def _asked(
+    request: AnyRequest, services: Services, body: CountRequest, told: Told, *, count: bool = False
+) -> Asked:
+    """What is asked of the model; the request's context is from the header where it has none."""
     body.num_ctx = asked_context(request.headers) if body.num_ctx is None else body.num_ctx
-    record = await find_model(services, body.model, missing=_missing)
-    return record, await with_images(request, services, record, told.messages, told.urls)
+    return await read_with_images(
+        request,
+        services,
+        body.model,
+        told.messages,
+        told.urls,
+        lambda record, messages: read(services, record, body, messages, count=count),
+        missing=_missing,
+    )
 
 
 def _missing(name: str) -> str:

@@ -8,15 +8,15 @@ import msgspec
 from litestar import Response
 
 from corectl.messages import ChatPrompt, Delta, Finish, Rendered
+from corectl.model.record import ModelRecord
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock
 from corectl.server.fields import check_top_logprobs, keep_alive_seconds, read_tool_choice, read_tools
-from corectl.server.inference import Settled, chat_needs, chat_prompt, find_model, load, unload
+from corectl.server.inference import Settled, chat_needs, chat_prompt, read_model
 from corectl.server.services import Services, require_name
-from corectl.server.watch import while_connected
 from corectl_ollama.answer import Form
 from corectl_ollama.calls import WireToolCall
-from corectl_ollama.inference import completion, run, settle
+from corectl_ollama.inference import completion, load_or_unload, run, settle
 from corectl_ollama.replies import (
     DebugInfo,
     Metrics,
@@ -26,7 +26,6 @@ from corectl_ollama.replies import (
     debug_info,
     metrics,
     now,
-    reply,
     wire_logprobs,
 )
 from corectl_ollama.schema import ChatRequest
@@ -133,24 +132,20 @@ async def chat(
     check_top_logprobs(body.top_logprobs)
     keep_alive = keep_alive_seconds(body.keep_alive)
     require_name(body.model)
-    record = await find_model(services, body.model)
-    if not body.messages and keep_alive == 0:
-        await unload(services, record)
-        return reply(form.done("unload"))
     messages = [wire.message() for wire in body.messages]
     needs = chat_needs(messages, tools=bool(body.tools))
 
-    def read() -> tuple[Settled, ChatPrompt | None]:
-        """All that reads files in one go: each way to a worker thread and back takes longer than the reading."""
-        settled = settle(services, record, body, keep_alive, verb="chat", needs=needs)
-        if not messages:
-            return settled, None
+    def settled_for(record: ModelRecord) -> Settled:
+        return settle(services, record, body, keep_alive, verb="chat", needs=needs)
+
+    if not messages:
+        return await load_or_unload(request, services, body.model, keep_alive, settled_for, form)
+
+    def read(record: ModelRecord) -> tuple[Settled, ChatPrompt]:
+        settled = settled_for(record)
         return settled, chat_prompt(services, settled, messages, read_tools(body.tools))
 
-    settled, prompt = await services.reading(record, read)
-    if prompt is None:
-        await while_connected(request, load(services, settled))
-        return reply(form.done("load"))
+    settled, prompt = await read_model(services, body.model, read)
     work = completion(
         services,
         settled,

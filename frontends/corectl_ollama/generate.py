@@ -19,16 +19,16 @@ from corectl.messages import (
     Template,
     TextPrompt,
 )
+from corectl.model.record import ModelRecord
 from corectl.prompt.render import check_template
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock
 from corectl.server.fields import check_top_logprobs, keep_alive_seconds
-from corectl.server.inference import Settled, find_model, load, not_found, unload
+from corectl.server.inference import Settled, not_found, read_model
 from corectl.server.services import Services
-from corectl.server.watch import while_connected
 from corectl_ollama.answer import Form
 from corectl_ollama.calls import WireToolCall
-from corectl_ollama.inference import completion, run, settle
+from corectl_ollama.inference import completion, load_or_unload, run, settle
 from corectl_ollama.replies import (
     DebugInfo,
     Metrics,
@@ -38,7 +38,6 @@ from corectl_ollama.replies import (
     debug_info,
     metrics,
     now,
-    reply,
     wire_logprobs,
 )
 from corectl_ollama.schema import GenerateRequest
@@ -135,23 +134,21 @@ async def generate(
     keep_alive = keep_alive_seconds(body.keep_alive)
     if not body.model:
         raise NotFound(not_found(""))
-    record = await find_model(services, body.model)
-    if not body.prompt and keep_alive == 0:
-        await unload(services, record)
-        return reply(form.done("unload"))
-    if body.raw and (body.template or body.system or body.context):
-        raise BadRequest("raw mode does not support template, system, or context")
     needs = (["insert"] if body.suffix else []) + (["vision"] if body.images else [])
 
-    def read() -> tuple[Settled, Prompt | None]:
-        """All that reads files in one go: each way to a worker thread and back takes longer than the reading."""
-        settled = settle(services, record, body, keep_alive, verb="generate", needs=needs)
-        return settled, _prompt(services, settled, body) if body.prompt else None
+    def settled_for(record: ModelRecord) -> Settled:
+        if body.raw and (body.template or body.system or body.context):
+            raise BadRequest("raw mode does not support template, system, or context")
+        return settle(services, record, body, keep_alive, verb="generate", needs=needs)
 
-    settled, prompt = await services.reading(record, read)
-    if prompt is None:
-        await while_connected(request, load(services, settled))
-        return reply(form.done("load"))
+    if not body.prompt:
+        return await load_or_unload(request, services, body.model, keep_alive, settled_for, form)
+
+    def read(record: ModelRecord) -> tuple[Settled, Prompt]:
+        settled = settled_for(record)
+        return settled, _prompt(services, settled, body)
+
+    settled, prompt = await read_model(services, body.model, read)
     work = completion(
         services,
         settled,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from litestar import Response
@@ -13,7 +14,15 @@ from corectl.server import inference
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock, context_headers
 from corectl.server.failures import Failure
-from corectl.server.inference import Settled, open_completion, render
+from corectl.server.inference import (
+    Settled,
+    find_model,
+    load,
+    open_completion,
+    read_model,
+    render,
+    unload,
+)
 from corectl.server.operation import NDJSON
 from corectl.server.services import Services
 from corectl.server.streaming import StreamedReply
@@ -44,6 +53,23 @@ def settle(
         verb=verb,
         needs=needs,
     )
+
+
+async def load_or_unload(
+    request: AnyRequest,
+    services: Services,
+    name: str,
+    keep_alive: float | None,
+    read: Callable[[ModelRecord], Settled],
+    form: Form,
+) -> Response[Any]:
+    """Answers a request without a prompt: it loads the model, or ends it if it is to be kept for no time."""
+    if keep_alive == 0:
+        await unload(services, await find_model(services, name))
+        return reply(form.done("unload"))
+    settled = await read_model(services, name, read)
+    await while_connected(request, load(services, settled))
+    return reply(form.done("load"))
 
 
 def completion(

@@ -14,9 +14,9 @@ from corectl.messages import Completion, Delta, Finish, Message, Think, Tool
 from corectl.model.record import ModelRecord
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock, context_headers
-from corectl.server.fetching import with_images
+from corectl.server.fetching import read_with_images
 from corectl.server.fields import read_tools
-from corectl.server.inference import Settled, chat_needs, chat_prompt, completion, find_model, settle
+from corectl.server.inference import Settled, chat_needs, chat_prompt, completion, settle
 from corectl.server.operation import SSE
 from corectl.server.services import Services, require_name
 from corectl.server.streaming import StreamedReply
@@ -75,17 +75,14 @@ async def chat(request: AnyRequest, services: Services, asked: AskedChat) -> Res
     """Checks what is left, then runs it; an error before the first piece has a status of its own."""
     clock, created = Clock(), int(time.time())
     body = asked.body
-    record = await find_model(services, body.model)
-    messages = await with_images(request, services, record, asked.messages, asked.urls)
     options = load_options(request, body)
 
-    def read() -> tuple[Settled, Completion]:
-        """All that reads files in one go: each way to a worker thread and back takes longer than the reading."""
+    def read(record: ModelRecord, messages: list[Message]) -> tuple[Settled, Completion]:
         settled = _settled(services, record, body, options, messages)
         prompt = chat_prompt(services, settled, messages, asked.tools)
         return settled, completion(services, settled, prompt, fields=asked.fields)
 
-    settled, work = await services.reading(record, read)
+    settled, work = await read_with_images(request, services, body.model, asked.messages, asked.urls, read)
     opened = await open_all(request, services, settled, variants(work, body.n), clock)
     headers = context_headers(opened[0].started, clock)
     if not body.stream:

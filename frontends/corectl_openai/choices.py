@@ -56,19 +56,17 @@ def check_size(works: Sequence[Completion], limit: int) -> None:
 async def open_all(
     request: AnyRequest, services: Services, settled: Settled, works: Sequence[Completion], clock: Clock
 ) -> list[OpenCompletion]:
-    """Starts all of them; returns when all prompts have been read, and something has come of one.
-
-    What fails until then ends all, and is raised.
+    """Starts all of them; returns when all prompts have been read. What fails until then ends all, and is raised.
 
     Raises `WrongField` for more than may be in work at once.
     """
     if len(works) > 1:
         await asyncio.to_thread(check_size, works, services.settings.max_body)
     starting = [
-        OpenCompletion.start(services.scheduler, settled.model, settled.load, settled.keep_alive, work)
+        OpenCompletion.open(services.scheduler, settled.model, settled.load, settled.keep_alive, work)
         for work in works
     ]
-    opened = await while_connected(request, _begun(starting))
+    opened = await while_connected(request, _together(starting))
     clock.load, clock.requested_ctx = opened[0].load_ns, settled.load.num_ctx or 0
     return opened
 
@@ -80,25 +78,6 @@ async def take_all(request: AnyRequest, opened: Sequence[OpenCompletion]) -> lis
     finally:
         for one in opened:
             await one.close()
-
-
-async def _begun(starting: Sequence[Coroutine[Any, Any, OpenCompletion]]) -> list[OpenCompletion]:
-    """All that are started, once one of them has begun: the others may have to wait until there is room for them."""
-    opened = await _together(starting)
-    beginning = [asyncio.ensure_future(one.begins()) for one in opened]
-    try:
-        done, _ = await asyncio.wait(beginning, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    except BaseException:
-        for one in opened:
-            await one.close()
-        raise
-    finally:
-        for task in beginning:
-            task.cancel()
-        await asyncio.gather(*beginning, return_exceptions=True)
-    return opened
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

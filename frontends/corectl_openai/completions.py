@@ -27,7 +27,7 @@ from corectl.model.record import ModelRecord
 from corectl.server.asking import asking
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock, context_headers
-from corectl.server.inference import Settled, completion, find_model, load, settle
+from corectl.server.inference import Settled, completion, load, read_model, settle
 from corectl.server.operation import SSE
 from corectl.server.services import Services, require_name
 from corectl.server.streaming import StreamedReply
@@ -69,16 +69,15 @@ async def complete(request: AnyRequest, services: Services, asked: AskedCompleti
     """Runs the request. If all prompts are empty, the model is loaded, and that is all."""
     clock, created = Clock(), int(time.time())
     body, prompts, each = asked.body, asked.prompts, asked.each
-    record = await find_model(services, body.model)
     options = load_options(request, body)
 
-    def read() -> tuple[Settled, list[Completion]]:
+    def read(record: ModelRecord) -> tuple[Settled, list[Completion]]:
         settled = _settled(services, record, body, options)
         # Among others an empty one counts: choices are known by their numbers.
         full = prompts if any(prompts) else []
         return settled, [_work(services, settled, body, prompt, logprobs=each > body.n) for prompt in full]
 
-    settled, works = await services.reading(record, read)
+    settled, works = await read_model(services, body.model, read)
     whole = TextReply(body.model, created, clock, prompts=len(prompts), n=body.n)
     if not works:
         await while_connected(request, load(services, settled))

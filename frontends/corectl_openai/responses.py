@@ -14,14 +14,13 @@ from corectl.model.record import ModelRecord
 from corectl.server.apart import apart
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock, context_headers
-from corectl.server.fetching import with_images
+from corectl.server.fetching import read_with_images
 from corectl.server.fields import read_tool_choice, read_tools
 from corectl.server.inference import (
     Settled,
     chat_needs,
     chat_prompt,
     completion,
-    find_model,
     open_completion,
     settle,
 )
@@ -112,18 +111,16 @@ async def respond(
     earlier = await apart(len(before), lambda: decoded(before))
     if not (earlier or asked.said):
         raise WrongField("input", "input is required", "missing_required_parameter")
-    record = await find_model(services, body.model)
-    said = await with_images(request, services, record, asked.said, asked.urls)
-    messages = [*asked.front, *earlier, *said]
     options = load_options(request, body)
 
-    def read() -> tuple[Settled, Completion]:
+    def read(record: ModelRecord, said: list[Message]) -> tuple[Settled, Completion, list[Message]]:
+        messages = [*asked.front, *earlier, *said]
         settled = _settled(services, record, body, options, messages, tools=bool(asked.tools))
         prompt = chat_prompt(services, settled, messages, asked.tools)
         cuts = body.truncation != "disabled"
-        return settled, completion(services, settled, prompt, truncate=cuts, fields=asked.fields)
+        return settled, completion(services, settled, prompt, truncate=cuts, fields=asked.fields), said
 
-    settled, work = await services.reading(record, read)
+    settled, work, said = await read_with_images(request, services, body.model, asked.said, asked.urls, read)
     new = await asyncio.to_thread(encoded, said) if asked.urls and body.store else asked.kept
     opened = await open_completion(request, services, settled, work, clock)
     headers = context_headers(opened.started, clock)

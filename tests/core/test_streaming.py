@@ -35,21 +35,25 @@ def encode_error(error: CorectlError) -> bytes:
 
 
 class Stage:
-    """A reply, the runner's end of its stream, and its client."""
+    """A reply, the runner's end of its streams, and its client."""
 
-    def __init__(self, ping: bytes = b"") -> None:
+    def __init__(self, ping: bytes = b"", streams: int = 1) -> None:
         self.ping = ping
         self.cancelled: list[bool] = []
         self.left: list[BaseException | None] = []
-        self.stream = EventStream(1, lambda _, cancel: self.cancelled.append(cancel))
+        self.streams = [
+            EventStream(id, lambda _, cancel: self.cancelled.append(cancel)) for id in range(streams)
+        ]
+        self.stream = self.streams[0]
         self.trace = Trace()
+        self.heads = 0
         self.body = b""
         self.reading = asyncio.Event()
         self.reading.set()
         self.gone = asyncio.Event()
         self.task: asyncio.Task[None]
 
-    async def begin(self) -> Stage:
+    def _opened(self, stream: EventStream) -> OpenCompletion:
         stack = AsyncExitStack()
 
         async def leave(_: Any, error: BaseException | None, __: Any) -> bool:
@@ -57,21 +61,37 @@ class Stage:
             return False
 
         stack.push_async_exit(leave)
-        stack.callback(self.stream.close)
+        stack.callback(stream.close)
         lease = Lease(
             runner=cast(Any, None),
             load_ns=1,
             notices=(Notice(code="reduced_load", message="m"),),
             trace=self.trace,
         )
-        first: list[Event] = [Started(prompt_tokens=1, fit=FIT), Delta("a")]
-        opened = OpenCompletion(lease, self.stream, first, stack)
+        return OpenCompletion(lease, stream, [Started(prompt_tokens=1, fit=FIT)], stack)
+
+    async def open(self) -> Stage:
+        """Until the reply waits for its first event."""
+        opened, *others = map(self._opened, self.streams)
         reply = StreamedReply(
-            opened, media_type="text/plain", encode=encode, encode_error=encode_error, ping=self.ping
+            opened,
+            media_type="text/plain",
+            encode=encode,
+            encode_error=encode_error,
+            beside=[(other, encode) for other in others],
+            ping=self.ping,
         )
         scope: Any = {"type": "http"}
         self.task = asyncio.ensure_future(reply.to_asgi_response()(scope, self.receive, self.send))
-        await until(lambda: self.task.done() or self.body != b"")
+        await asyncio.sleep(0.01)
+        assert (self.task.done(), self.heads, self.body) == (False, 0, b"")
+        return self
+
+    async def begin(self) -> Stage:
+        """Until the first event has been written."""
+        await self.open()
+        self.stream.put([Delta("a")])
+        assert (self.heads, self.body) == (1, b"a")
         return self
 
     async def receive(self) -> Any:
@@ -80,6 +100,7 @@ class Stage:
 
     async def send(self, message: Any) -> None:
         await self.reading.wait()
+        self.heads += message["type"] == "http.response.start"
         self.body += message.get("body", b"")
 
 
@@ -97,6 +118,54 @@ def test_events_are_written_in_the_turn_in_which_they_come() -> None:
     play(story())
 
 
+def test_an_error_in_front_of_all_events_is_raised_and_has_a_status_of_its_own() -> None:
+    async def story() -> None:
+        it = await Stage().open()
+        error = RunnerDied("gone")
+        it.stream.put(error)
+        with pytest.raises(RunnerDied):
+            await it.task
+        assert (it.heads, it.left, it.trace.first_token) == (0, [error], None)
+        assert len(asyncio.all_tasks()) == 1
+
+    play(story())
+
+
+def test_of_several_completions_the_first_begins_the_reply_and_the_last_ends_it() -> None:
+    async def story() -> None:
+        it = await Stage(streams=3).open()
+        it.streams[1].put([Delta("b")])
+        assert (it.heads, it.body) == (1, b"b") and it.trace.first_token is not None
+        for index in (0, 2):
+            it.streams[index].put([Delta(str(index))])
+        for stream in it.streams:
+            assert not it.task.done()
+            stream.put([FINISH])
+        await it.task
+        assert it.body == b"b02" + b"!reduced_load" * 3
+        assert (it.heads, it.cancelled, it.left) == (1, [False] * 3, [None] * 3)
+
+    play(story())
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_error_of_one_completion_ends_all(begun: bool) -> None:
+    async def story() -> None:
+        it = await Stage(streams=3).open()
+        if begun:
+            it.streams[0].put([Delta("a")])
+        it.streams[2].put(RunnerDied("gone"))
+        if begun:
+            await it.task
+        else:
+            with pytest.raises(RunnerDied):
+                await it.task
+        assert it.body == (b"a<runner_died>" if begun else b"")
+        assert sorted(it.cancelled) == [False, True, True], "the one that failed has nothing to cancel"
+
+    play(story())
+
+
 def test_an_error_in_mid_stream_is_written_and_told_to_the_lease() -> None:
     async def story() -> None:
         it = await Stage().begin()
@@ -104,6 +173,18 @@ def test_an_error_in_mid_stream_is_written_and_told_to_the_lease() -> None:
         it.stream.put(error)
         await it.task
         assert (it.body, it.left) == (b"a<runner_died>", [error])
+
+    play(story())
+
+
+def test_a_reply_without_a_head_is_not_said_to_be_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "QUIET_SECONDS", 0.001)
+
+    async def story() -> None:
+        it = await Stage(ping=b".").open()
+        it.stream.put(RunnerDied("gone"))
+        with pytest.raises(RunnerDied):
+            await it.task
 
     play(story())
 
@@ -121,11 +202,13 @@ def test_a_stream_in_which_nothing_comes_says_that_it_is_alive(monkeypatch: pyte
     play(story())
 
 
-def test_a_client_that_leaves_cancels_the_work() -> None:
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_client_that_leaves_cancels_the_work(begun: bool) -> None:
     async def story() -> None:
-        it = await Stage().begin()
+        it = await (Stage().begin() if begun else Stage().open())
         it.gone.set()
         await it.task
+        assert it.heads == begun
         assert it.cancelled == [True]
         assert isinstance(it.left[0], CorectlError) and it.left[0].code == "canceled"
         assert len(asyncio.all_tasks()) == 1

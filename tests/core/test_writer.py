@@ -10,11 +10,14 @@ import pytest
 from corectl.server.writer import BodyWriter
 from tests.core.stories import play
 
+HEAD: Any = {"type": "http.response.start", "status": 200, "headers": []}
+
 
 class Client:
     """An ASGI `send` that takes everything at once, until it is told to wait."""
 
     def __init__(self) -> None:
+        self.heads = 0
         self.messages: list[Any] = []
         self.ready = asyncio.Event()
         self.ready.set()
@@ -24,7 +27,11 @@ class Client:
         await self.ready.wait()
         if self.error is not None:
             raise self.error
-        self.messages.append(message)
+        if message is HEAD:
+            self.heads += 1
+            assert not self.messages
+        else:
+            self.messages.append(message)
 
     @property
     def body(self) -> bytes:
@@ -39,9 +46,11 @@ async def settle() -> None:
 def test_a_client_that_keeps_up_is_written_to_at_once() -> None:
     async def story() -> None:
         client = Client()
-        writer = BodyWriter({}, client.send)
+        writer = BodyWriter({}, client.send, HEAD)
+        assert (writer.begun, client.heads) == (False, 0)
         writer.write([b"a"])
         writer.write([b""])
+        assert (writer.begun, client.heads) == (True, 1)
         assert [message["body"] for message in client.messages] == [b"a"]
         assert len(asyncio.all_tasks()) == 1, "no task for a piece"
         writer.write([b"b"], last=True)
@@ -56,7 +65,7 @@ def test_a_client_that_keeps_up_is_written_to_at_once() -> None:
 def test_what_a_slow_client_does_not_take_is_held_and_sent_in_order(pieces: int, turns: int) -> None:
     async def story() -> None:
         client = Client()
-        writer = BodyWriter({}, client.send)
+        writer = BodyWriter({}, client.send, HEAD)
         client.ready.clear()
         for number in range(pieces):
             writer.write([b"%d" % number], last=number == pieces - 1)
@@ -76,7 +85,7 @@ def test_what_a_slow_client_does_not_take_is_held_and_sent_in_order(pieces: int,
 def test_an_empty_last_piece_ends_a_body_that_is_held() -> None:
     async def story() -> None:
         client = Client()
-        writer = BodyWriter({}, client.send)
+        writer = BodyWriter({}, client.send, HEAD)
         client.ready.clear()
         writer.write([b"a"])
         writer.write([], last=True)
@@ -91,7 +100,7 @@ def test_an_empty_last_piece_ends_a_body_that_is_held() -> None:
 def test_a_client_may_be_slow_again_and_again() -> None:
     async def story() -> None:
         client = Client()
-        writer = BodyWriter({}, client.send)
+        writer = BodyWriter({}, client.send, HEAD)
         for number in range(20):
             client.ready.set() if number % 3 else client.ready.clear()
             writer.write([b"%d," % number])
@@ -110,7 +119,7 @@ def test_an_error_of_sending_is_kept(waits: bool) -> None:
     async def story() -> None:
         client = Client()
         client.error = OSError("broken")
-        writer = BodyWriter({}, client.send)
+        writer = BodyWriter({}, client.send, HEAD)
         if waits:
             client.ready.clear()
         writer.write([b"a"], last=True)
@@ -124,7 +133,7 @@ def test_an_error_of_sending_is_kept(waits: bool) -> None:
 def test_an_abandoned_body_leaves_no_task() -> None:
     async def story() -> None:
         client = Client()
-        writer = BodyWriter({}, client.send)
+        writer = BodyWriter({}, client.send, HEAD)
         client.ready.clear()
         writer.write([b"a"])
         writer.write([b"b"])

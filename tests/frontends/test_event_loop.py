@@ -107,12 +107,12 @@ def test_long_conversations_are_gone_on_with_beside_the_loop(
     asked = read_response(ResponsesRequest(model="nope", input="And?", previous_response_id="resp_1"))
     calls = noted(monkeypatch, "corectl_openai.responses.decoded")
 
-    async def sought(services: Any, name: str) -> Any:
+    async def sought(request: Any, services: Any, name: str, *_: Any) -> Any:
         raise LookupError(name)
 
-    monkeypatch.setattr(responses_module, "find_model", sought)
+    monkeypatch.setattr(responses_module, "read_with_images", sought)
     with pytest.raises(LookupError):
-        asyncio.run(respond(cast(Any, None), SERVICES, memory, asked))
+        asyncio.run(respond(cast(Any, SimpleNamespace(headers={}, state={})), SERVICES, memory, asked))
     assert calls == [in_loop]
 
 

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from corectl.messages import LoadOptions
 from corectl.model.record import ModelRecord
 from corectl.runner.model_runner import ModelRunner
+from corectl.scheduler.state import AnyModel
 from corectl.server.context import Clock
-from corectl.server.inference import find_model, not_found
+from corectl.server.inference import not_found, read_model
 from corectl.server.services import Services
 
 
@@ -24,9 +26,12 @@ async def asking(
     missing: Callable[[str], str] = not_found,
 ) -> AsyncIterator[tuple[ModelRecord, ModelRunner]]:
     """The model of that name, loaded. Raises what finding and loading it raise."""
-    record = await find_model(services, name, missing=missing)
-    model = await services.model(record)
-    load, _ = services.options(record, options)
+
+    def read(record: ModelRecord) -> tuple[AnyModel, LoadOptions]:
+        load, _ = services.options(record, options)
+        return services.read_model(record), load
+
+    model, load = await read_model(services, name, read, missing=missing)
     async with services.scheduler.lease(model, load, keep_alive) as lease:
         clock.load = lease.load_ns
-        yield record, lease.runner
+        yield model.record, lease.runner

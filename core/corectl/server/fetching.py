@@ -12,9 +12,10 @@ import base64
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from typing import TypeVar
 
 import httpx
 import msgspec
@@ -25,9 +26,12 @@ from corectl.messages import Message
 from corectl.model.record import ModelRecord
 from corectl.runner.images import MAX_BYTES
 from corectl.server.body import AnyRequest
+from corectl.server.inference import find_model, not_found, read_model
 from corectl.server.services import Services
 from corectl.server.watch import while_connected
 from corectl.transfer.client import trusted
+
+T = TypeVar("T")
 
 SECONDS = 10.0
 """For all images of a request together."""
@@ -77,20 +81,30 @@ async def fetch_images(
     return await while_connected(request, _fetch_all(urls, services.settings.max_body // 4 * 3))
 
 
-async def with_images(
+async def read_with_images(
     request: AnyRequest,
     services: Services,
-    record: ModelRecord,
+    name: str,
     messages: Sequence[Message],
     urls: Mapping[str, str],
-) -> list[Message]:
-    """Messages whose images are all there: those that are only named, as `urls` says, are fetched.
+    read: Callable[[ModelRecord, list[Message]], T],
+    *,
+    missing: Callable[[str], str] = not_found,
+) -> T:
+    """What `read` makes of a model and of messages whose images are all there; it is called on a worker thread.
 
-    Raises as `fetch_images` does.
+    Images that are only named, as `urls` says, are fetched. Raises as `find_model` and `fetch_images` do.
     """
+    if not urls:
+        return await read_model(services, name, lambda record: read(record, list(messages)), missing=missing)
+    record = await find_model(services, name, missing=missing)
     found = await fetch_images(request, services, record, urls)
-    if not found:
-        return list(messages)
+    whole = _with_images(messages, found)
+    return await services.reading(record, lambda: read(record, whole))
+
+
+def _with_images(messages: Sequence[Message], found: Mapping[str, str]) -> list[Message]:
+    """Messages with the images that were found by their addresses."""
     return [
         msgspec.structs.replace(message, images=tuple(found.get(image, image) for image in message.images))
         for message in messages

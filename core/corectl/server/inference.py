@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,7 +20,7 @@ from corectl.messages import (
     Think,
     Tool,
 )
-from corectl.model.name import parse_reference
+from corectl.model.name import ModelName, parse_reference
 from corectl.model.record import ModelRecord
 from corectl.scheduler.state import AnyModel
 from corectl.server.body import AnyRequest
@@ -27,6 +28,8 @@ from corectl.server.context import Clock
 from corectl.server.services import Services
 from corectl.server.streaming import OpenCompletion
 from corectl.server.watch import while_connected
+
+T = TypeVar("T")
 
 CLOUD_DISABLED = "ollama cloud is disabled: remote model is unavailable"
 
@@ -50,13 +53,36 @@ async def find_model(
     services: Services, name: str, *, missing: Callable[[str], str] = not_found
 ) -> ModelRecord:
     """The record for a name in a request. Raises `BadRequest`, `Forbidden` (cloud), `NotFound` (text by `missing`)."""
+    return await read_model(services, name, lambda record: record, missing=missing)
+
+
+def _reference(name: str) -> ModelName:
     reference = parse_reference(name)
     if reference.source == "cloud":
         raise Forbidden(CLOUD_DISABLED)
-    record = await services.find(reference.name)
-    if record is None:
-        raise NotFound(missing(name))
-    return record
+    return reference.name
+
+
+async def read_model(
+    services: Services,
+    name: str,
+    read: Callable[[ModelRecord], T],
+    *,
+    missing: Callable[[str], str] = not_found,
+) -> T:
+    """What `read` makes of the record for a name; it is called on a worker thread. Raises as `find_model` does.
+
+    All in one visit: each way to a worker thread and back takes longer than the reading.
+    """
+    reference = _reference(name)
+
+    def found() -> T:
+        record = services.catalog.find(reference)
+        if record is None:
+            raise NotFound(missing(name))
+        return read(record)
+
+    return await asyncio.to_thread(found)
 
 
 def chat_needs(messages: Sequence[Message], *, tools: bool) -> list[str]:
@@ -160,7 +186,7 @@ def completion(
 async def open_completion(
     request: AnyRequest, services: Services, settled: Settled, work: Completion, clock: Clock
 ) -> OpenCompletion:
-    """Starts a completion and notes how long its model took to be ready. Raises an early error, with its own status.
+    """Starts a completion and notes how long its model took to be ready; returns when its prompt has been read.
 
     A client that leaves meanwhile ends it. It must be closed; see `OpenCompletion`.
     """

@@ -1,4 +1,4 @@
-"""Completions over HTTP: opened with their first events, so that early errors get their own status, then streamed."""
+"""Completions over HTTP: opened when their prompts have been read, then streamed; early errors get their own status."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ between server and client may take a minute of silence for the end."""
 
 
 class OpenCompletion:
-    """A completion whose first events have come. `close` it, or hand it to `StreamedReply`, which does.
+    """A completion whose prompt has been read. `close` it, or hand it to `StreamedReply`, which does.
 
     `load_ns` is how long its model took to be ready, `started` what was done to its prompt.
     """
@@ -56,43 +56,16 @@ class OpenCompletion:
         keep_alive: float | None,
         work: Completion,
     ) -> OpenCompletion:
-        """Waits for the model and the first events. Raises what either raises; then nothing is left open."""
-        opened = await cls.start(scheduler, model, options, keep_alive, work)
-        try:
-            await opened.begins()
-        except BaseException:
-            await opened.close()
-            raise
-        return opened
+        """Waits for the model, and until it has read the prompt.
 
-    @classmethod
-    async def start(
-        cls,
-        scheduler: Scheduler,
-        model: AnyModel,
-        options: LoadOptions,
-        keep_alive: float | None,
-        work: Completion,
-    ) -> OpenCompletion:
-        """Waits for the model, and until it has read the prompt. Raises as `open` does."""
+        Raises what either raises; then nothing is left open.
+        """
         async with AsyncExitStack() as stack:
             lease = await stack.enter_async_context(scheduler.lease(model, options, keep_alive))
             stream = lease.runner.complete(lease.within(work))
             stack.callback(stream.close)
             first = await stream.take()
             return cls(lease, stream, first, stack.pop_all())
-
-    async def begins(self) -> None:
-        """Waits until there is something to take. Raises the runner's error: one of the first step has a status, too.
-
-        It may be cancelled; then nothing is lost.
-        """
-        try:
-            self._first = self._first or await self._stream.take()
-        except CorectlError as exc:
-            self._failure = exc
-            raise
-        self._lease.trace.answers()
 
     async def take(self) -> list[Event]:
         """The next events, at least one; the last is a `Finish`. Raises the runner's error."""
@@ -102,6 +75,7 @@ class OpenCompletion:
         except CorectlError as exc:
             self._failure = exc
             raise
+        self.answers()
         if isinstance(events[-1], Finish):
             events[-1] = self.finished(events[-1])
         return events
@@ -112,6 +86,10 @@ class OpenCompletion:
         if events:
             sink(events)
         self._stream.flow(sink)
+
+    def answers(self) -> None:
+        """Notes that output has come; `take` does so by itself."""
+        self._lease.trace.answers()
 
     def finished(self, finish: Finish) -> Finish:
         """Notes that the completion has come to its end; that end, with what is to be said of the model's load."""
@@ -131,6 +109,8 @@ class OpenCompletion:
 
 class StreamedReply(Response[None]):
     """A reply that writes each event as it comes, until the last or an error.
+
+    Its head goes with the first event: an error that comes before is raised, and has a status of its own.
 
     `encode` gives the bytes of one event (none for what the protocol does not show), `encode_error` those of an error
     in mid-stream. A client that leaves ends the work within one engine step. What a client does not read is held, up
@@ -167,12 +147,11 @@ class StreamedReply(Response[None]):
         return self._respond
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
-        writer: BodyWriter | None = None
+        head: Any = {"type": "http.response.start", "status": 200, "headers": self._headers}
+        writer = BodyWriter(cast(Mapping[str, Any], scope), send, head)
+        reply = _Reply(writer, self._encode_error, streams=len(self._streams))
         leaving = asyncio.ensure_future(disconnected(receive))
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
-            writer = BodyWriter(cast(Mapping[str, Any], scope), send)
-            reply = _Reply(writer, self._encode_error, streams=len(self._streams))
             for completion, encode in self._streams:
                 completion.flow(_Relay(completion, reply, encode).take)
             await self._until_done({reply.ended, leaving}, writer)
@@ -182,8 +161,7 @@ class StreamedReply(Response[None]):
                 await asyncio.wait({writer.sent, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             leaving.cancel()
-            if writer is not None:
-                writer.abandon()
+            writer.abandon()
             await asyncio.gather(leaving, return_exceptions=True)
             await self._close()
 
@@ -192,7 +170,7 @@ class StreamedReply(Response[None]):
         patience = QUIET_SECONDS if self._ping else None
         before = writer.written
         while not (await asyncio.wait(ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED))[0]:
-            if writer.written == before:
+            if writer.begun and writer.written == before:
                 writer.write([self._ping])
             before = writer.written
 
@@ -202,7 +180,10 @@ class StreamedReply(Response[None]):
 
 
 class _Reply:
-    """What a reply's completions share. `ended` is done after the last piece; a bug of `encode` is raised there."""
+    """What a reply's completions share. `ended` is done after the last piece.
+
+    A bug of `encode` is raised there, and so is an error in front of all pieces.
+    """
 
     def __init__(
         self, writer: BodyWriter, encode_error: Callable[[CorectlError], bytes], *, streams: int
@@ -218,6 +199,9 @@ class _Reply:
         self._write(body, last=self._left == 0)
 
     def fail(self, error: CorectlError) -> None:
+        if not self.writer.begun:
+            self.ended.set_exception(error)
+            return
         self._write(self._encode_error(error), last=True)
 
     def _write(self, body: bytes, *, last: bool) -> None:
@@ -243,6 +227,8 @@ class _Relay:
             if isinstance(events, CorectlError):
                 self._fail(events)
                 return
+            if not self._writer.begun:
+                self._completion.answers()
             end = events[-1] if isinstance(events[-1], Finish) else None
             deltas = events if end is None else events[:-1]
             if deltas:

@@ -7,7 +7,7 @@ import types
 from collections.abc import Awaitable, Generator, Mapping, Sequence
 from typing import Any
 
-from litestar.types import Send
+from litestar.types import HTTPResponseBodyEvent, HTTPResponseStartEvent, Send
 
 from corectl.server.connections import body_of
 
@@ -15,12 +15,14 @@ from corectl.server.connections import body_of
 class BodyWriter:
     """Sends pieces of a body at once while the client keeps up, and holds them while it does not.
 
+    `head` is the message that begins the reply; it goes with the first piece.
+
     ASGI's `send` is a coroutine, behind one more of each middleware, but it only waits when too much is unsent. Until
     then pieces go to the connection directly, or `send` is run right here: a task that is woken for each token would
     cost more than everything else that is done for the token.
     """
 
-    def __init__(self, scope: Mapping[str, Any], send: Send) -> None:
+    def __init__(self, scope: Mapping[str, Any], send: Send, head: HTTPResponseStartEvent) -> None:
         self._direct = body_of(scope)
         self.sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the last piece has been handed over; has the exception that sending raised."""
@@ -28,7 +30,10 @@ class BodyWriter:
         """Bytes that wait for the client."""
         self.written = 0
         """Bytes in all."""
+        self.begun = False
+        """Whether anything has been written, and the reply's head with it."""
         self._send = send
+        self._head = head
         self._waiting: list[bytes] = []
         self._last = False
         self._draining: asyncio.Task[None] | None = None
@@ -42,7 +47,7 @@ class BodyWriter:
             # An end has to be sent even if it is empty.
             self._waiting += pieces or [b""]
             self.held += size
-        elif last or (size and not self._direct(pieces)):
+        elif last or not self.begun or (size and not self._direct(pieces)):
             self._begin(b"".join(pieces))
 
     def _begin(self, body: bytes) -> None:
@@ -59,7 +64,20 @@ class BodyWriter:
             self._draining = asyncio.get_running_loop().create_task(self._drain(_rest(steps, waits_for)))
 
     def _sending(self, body: bytes) -> Awaitable[None]:
-        return self._send({"type": "http.response.body", "body": body, "more_body": not self._last})
+        # Whether it is the last is known now: while the head waits, more may come.
+        piece: HTTPResponseBodyEvent = {
+            "type": "http.response.body",
+            "body": body,
+            "more_body": not self._last,
+        }
+        if self.begun:
+            return self._send(piece)
+        self.begun = True
+        return self._beginning(piece)
+
+    async def _beginning(self, piece: HTTPResponseBodyEvent) -> None:
+        await self._send(self._head)
+        await self._send(piece)
 
     async def _drain(self, first: Awaitable[None]) -> None:
         """Sends what is held, as fast as the client takes it."""
