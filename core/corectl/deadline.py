@@ -40,14 +40,14 @@ class Deadline:
         self._what = what
         self._linger = linger
         self._idle: list[_Helper] = []
-        self._left_behind: _Helper | None = None
+        self._left_behind: _Call[Any] | None = None
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What the function returns or raises; `Overdue` when it does neither in time.
 
         What would end a process, such as SystemExit, becomes a RuntimeError.
         """
-        if self._left_behind is not None and self._left_behind.busy:
+        if self._left_behind is not None and self._left_behind.outcome.empty():
             raise Overdue(f"{self._what} has still not returned from an earlier call", again=True)
         context = contextvars.copy_context()
         call: _Call[T] = _Call(lambda: context.run(function, *args, **kwargs))
@@ -59,7 +59,8 @@ class Deadline:
         try:
             found = call.outcome.get(timeout=SECONDS)
         except queue.Empty:
-            self._left_behind = helper
+            # Nobody takes its outcome out, whenever it comes.
+            self._left_behind = call
             raise Overdue(f"{self._what} did not return within {SECONDS:g} seconds") from None
         if isinstance(found, Exception):
             try:
@@ -90,7 +91,6 @@ class _Helper:
     """A thread that makes one call after another. Between them it is among the `idle` ones, for `linger` seconds."""
 
     def __init__(self, name: str, idle: list[_Helper], linger: float) -> None:
-        self.busy = False
         self._idle = idle
         self._linger = linger
         self._calls: queue.SimpleQueue[_Call[Any]] = queue.SimpleQueue()
@@ -99,7 +99,6 @@ class _Helper:
 
     def give(self, call: _Call[Any]) -> None:
         """Once it is no longer among the idle ones."""
-        self.busy = True
         self._calls.put(call)
         if self._thread.ident is None:
             self._thread.start()
@@ -114,11 +113,12 @@ class _Helper:
 
     def _make(self, call: _Call[Any]) -> None:
         found = call.make()
-        self.busy = False
         if self._linger:
             # Who is told may look for one for the next call.
             self._idle.append(self)
         call.outcome.put(found)
+        # An exception holds this frame, which is not to hold it.
+        del found
 
     def _next(self) -> _Call[Any] | None:
         try:

@@ -28,8 +28,7 @@ async def asking(
     """The model of that name, loaded. Raises what finding and loading it raise."""
 
     def read(record: ModelRecord) -> tuple[AnyModel, LoadOptions]:
-        load, _ = services.options(record, options)
-        return services.read_model(record), load
+        return services.read_model(record), services.options(record, options)[0]
 
     model, load = await read_model(services, name, read, missing=missing)
     async with services.scheduler.lease(model, load, keep_alive) as lease:
