@@ -79,7 +79,7 @@ def _serve(flags: dict[str, Any]) -> int:
             log_config=None,
             access_log=False,
             server_header=False,
-            # Nothing here asks where a client is.
+            # Nothing here asks for a client's address or scheme.
             proxy_headers=False,
             # Connections have it.
             date_header=False,
