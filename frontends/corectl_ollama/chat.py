@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 from litestar import Response
 
-from corectl.messages import ChatPrompt, Delta, Finish, Rendered
+from corectl.messages import ChatPrompt, Delta, Finish, Message, Rendered
 from corectl.model.record import ModelRecord
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock
 from corectl.server.fields import check_top_logprobs, keep_alive_seconds, read_tool_choice, read_tools
-from corectl.server.inference import Settled, chat_needs, chat_prompt, read_model
+from corectl.server.inference import Settled, chat_needs, chat_prompt, find_and_read
 from corectl.server.services import Services, require_name
 from corectl_ollama.answer import Form
 from corectl_ollama.calls import WireToolCall
@@ -132,20 +132,22 @@ async def chat(
     check_top_logprobs(body.top_logprobs)
     keep_alive = keep_alive_seconds(body.keep_alive)
     require_name(body.model)
-    messages = [wire.message() for wire in body.messages]
-    needs = chat_needs(messages, tools=bool(body.tools))
 
-    def settled_for(record: ModelRecord) -> Settled:
+    def settled_for(record: ModelRecord, messages: list[Message]) -> Settled:
+        needs = chat_needs(messages, tools=bool(body.tools))
         return settle(services, record, body, keep_alive, verb="chat", needs=needs)
 
-    if not messages:
-        return await load_or_unload(request, services, body.model, keep_alive, settled_for, form)
+    if not body.messages:
+        return await load_or_unload(
+            request, services, body.model, keep_alive, lambda record: settled_for(record, []), form
+        )
 
     def read(record: ModelRecord) -> tuple[Settled, ChatPrompt]:
-        settled = settled_for(record)
+        messages = [wire.message() for wire in body.messages]
+        settled = settled_for(record, messages)
         return settled, chat_prompt(services, settled, messages, read_tools(body.tools))
 
-    settled, prompt = await read_model(services, body.model, read)
+    settled, prompt = await find_and_read(services, body.model, read)
     work = completion(
         services,
         settled,

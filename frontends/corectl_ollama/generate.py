@@ -24,7 +24,7 @@ from corectl.prompt.render import check_template
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock
 from corectl.server.fields import check_top_logprobs, keep_alive_seconds
-from corectl.server.inference import Settled, not_found, read_model
+from corectl.server.inference import Settled, find_and_read, not_found
 from corectl.server.services import Services
 from corectl_ollama.answer import Form
 from corectl_ollama.calls import WireToolCall
@@ -148,7 +148,7 @@ async def generate(
         settled = settled_for(record)
         return settled, _prompt(services, settled, body)
 
-    settled, prompt = await read_model(services, body.model, read)
+    settled, prompt = await find_and_read(services, body.model, read)
     work = completion(
         services,
         settled,

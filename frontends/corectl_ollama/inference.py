@@ -16,10 +16,10 @@ from corectl.server.context import Clock, context_headers
 from corectl.server.failures import Failure
 from corectl.server.inference import (
     Settled,
+    find_and_read,
     find_model,
     load,
     open_completion,
-    read_model,
     render,
     unload,
 )
@@ -67,7 +67,7 @@ async def load_or_unload(
     if keep_alive == 0:
         await unload(services, await find_model(services, name))
         return reply(form.done("unload"))
-    settled = await read_model(services, name, read)
+    settled = await find_and_read(services, name, read)
     await while_connected(request, load(services, settled))
     return reply(form.done("load"))
 

@@ -56,7 +56,7 @@ def check_size(works: Sequence[Completion], limit: int) -> None:
 async def open_all(
     request: AnyRequest, services: Services, settled: Settled, works: Sequence[Completion], clock: Clock
 ) -> list[OpenCompletion]:
-    """Starts all of them; returns when all prompts have been read. What fails until then ends all, and is raised.
+    """Starts all of them; returns when all prompts have been fitted. What fails until then ends all, and is raised.
 
     Raises `WrongField` for more than may be in work at once.
     """

@@ -27,7 +27,7 @@ from corectl.model.record import ModelRecord
 from corectl.server.asking import asking
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock, context_headers
-from corectl.server.inference import Settled, completion, load, read_model, settle
+from corectl.server.inference import Settled, completion, find_and_read, load, settle
 from corectl.server.operation import SSE
 from corectl.server.services import Services, require_name
 from corectl.server.streaming import StreamedReply
@@ -77,7 +77,7 @@ async def complete(request: AnyRequest, services: Services, asked: AskedCompleti
         full = prompts if any(prompts) else []
         return settled, [_work(services, settled, body, prompt, logprobs=each > body.n) for prompt in full]
 
-    settled, works = await read_model(services, body.model, read)
+    settled, works = await find_and_read(services, body.model, read)
     whole = TextReply(body.model, created, clock, prompts=len(prompts), n=body.n)
     if not works:
         await while_connected(request, load(services, settled))

@@ -51,6 +51,7 @@ class Stage:
         self.reading = asyncio.Event()
         self.reading.set()
         self.gone = asyncio.Event()
+        self.broken = ""
         self.task: asyncio.Task[None]
 
     def _opened(self, stream: EventStream) -> OpenCompletion:
@@ -100,6 +101,8 @@ class Stage:
 
     async def send(self, message: Any) -> None:
         await self.reading.wait()
+        if message["type"] == self.broken:
+            raise RuntimeError(self.broken)
         self.heads += message["type"] == "http.response.start"
         self.body += message.get("body", b"")
 
@@ -127,6 +130,31 @@ def test_an_error_in_front_of_all_events_is_raised_and_has_a_status_of_its_own()
             await it.task
         assert (it.heads, it.left, it.trace.first_token) == (0, [error], None)
         assert len(asyncio.all_tasks()) == 1
+
+    play(story())
+
+
+def test_an_event_of_which_nothing_is_shown_begins_the_reply_too() -> None:
+    async def story() -> None:
+        it = await Stage().open()
+        it.stream.put([Delta("")])
+        assert (it.heads, it.body) == (1, b"")
+        it.stream.put(RunnerDied("gone"))
+        await it.task
+        assert it.body == b"<runner_died>"
+
+    play(story())
+
+
+@pytest.mark.parametrize("broken", ["http.response.start", "http.response.body"])
+def test_a_reply_that_cannot_be_sent_ends_its_work(broken: str) -> None:
+    async def story() -> None:
+        it = await Stage().open()
+        it.broken = broken
+        it.stream.put([Delta("a")])
+        with pytest.raises(RuntimeError, match=broken):
+            await it.task
+        assert it.cancelled == [True]
 
     play(story())
 

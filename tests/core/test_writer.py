@@ -115,11 +115,15 @@ def test_a_client_may_be_slow_again_and_again() -> None:
 
 
 @pytest.mark.parametrize("waits", [True, False])
-def test_an_error_of_sending_is_kept(waits: bool) -> None:
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_error_of_sending_is_kept(begun: bool, waits: bool) -> None:
     async def story() -> None:
         client = Client()
-        client.error = OSError("broken")
         writer = BodyWriter({}, client.send, HEAD)
+        if begun:
+            writer.write([b""])
+            assert client.heads == 1
+        client.error = OSError("broken")
         if waits:
             client.ready.clear()
         writer.write([b"a"], last=True)

@@ -11,7 +11,7 @@ from corectl.model.record import ModelRecord
 from corectl.runner.model_runner import ModelRunner
 from corectl.scheduler.state import AnyModel
 from corectl.server.context import Clock
-from corectl.server.inference import not_found, read_model
+from corectl.server.inference import find_and_read, not_found
 from corectl.server.services import Services
 
 
@@ -30,7 +30,7 @@ async def asking(
     def read(record: ModelRecord) -> tuple[AnyModel, LoadOptions]:
         return services.read_model(record), services.options(record, options)[0]
 
-    model, load = await read_model(services, name, read, missing=missing)
+    model, load = await find_and_read(services, name, read, missing=missing)
     async with services.scheduler.lease(model, load, keep_alive) as lease:
         clock.load = lease.load_ns
         yield model.record, lease.runner

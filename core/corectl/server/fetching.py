@@ -26,7 +26,7 @@ from corectl.messages import Message
 from corectl.model.record import ModelRecord
 from corectl.runner.images import MAX_BYTES
 from corectl.server.body import AnyRequest
-from corectl.server.inference import find_model, not_found, read_model
+from corectl.server.inference import find_and_read, find_model, not_found
 from corectl.server.services import Services
 from corectl.server.watch import while_connected
 from corectl.transfer.client import trusted
@@ -96,7 +96,9 @@ async def read_with_images(
     Images that are only named, as `urls` says, are fetched. Raises as `find_model` and `fetch_images` do.
     """
     if not urls:
-        return await read_model(services, name, lambda record: read(record, list(messages)), missing=missing)
+        return await find_and_read(
+            services, name, lambda record: read(record, list(messages)), missing=missing
+        )
     record = await find_model(services, name, missing=missing)
     found = await fetch_images(request, services, record, urls)
     whole = _with_images(messages, found)

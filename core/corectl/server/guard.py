@@ -112,7 +112,7 @@ def matches(origin: str, pattern: str) -> bool:
 
 
 _USUAL = frozenset(("", "localhost", "127.0.0.1", "::1"))
-"""Names of this machine that need no closer look."""
+"""Names of this machine that need no closer look; a request without a name came here as well."""
 
 
 def is_local_host(header: str) -> bool:

@@ -53,17 +53,17 @@ async def find_model(
     services: Services, name: str, *, missing: Callable[[str], str] = not_found
 ) -> ModelRecord:
     """The record for a name in a request. Raises `BadRequest`, `Forbidden` (cloud), `NotFound` (text by `missing`)."""
-    return await read_model(services, name, lambda record: record, missing=missing)
+    return await find_and_read(services, name, lambda record: record, missing=missing)
 
 
-def _reference(name: str) -> ModelName:
+def _local_name(name: str) -> ModelName:
     reference = parse_reference(name)
     if reference.source == "cloud":
         raise Forbidden(CLOUD_DISABLED)
     return reference.name
 
 
-async def read_model(
+async def find_and_read(
     services: Services,
     name: str,
     read: Callable[[ModelRecord], T],
@@ -74,15 +74,15 @@ async def read_model(
 
     All in one visit: each way to a worker thread and back takes longer than the reading.
     """
-    reference = _reference(name)
+    local = _local_name(name)
 
-    def found() -> T:
-        record = services.catalog.find(reference)
+    def work() -> T:
+        record = services.catalog.find(local)
         if record is None:
             raise NotFound(missing(name))
         return read(record)
 
-    return await asyncio.to_thread(found)
+    return await asyncio.to_thread(work)
 
 
 def chat_needs(messages: Sequence[Message], *, tools: bool) -> list[str]:
@@ -186,7 +186,7 @@ def completion(
 async def open_completion(
     request: AnyRequest, services: Services, settled: Settled, work: Completion, clock: Clock
 ) -> OpenCompletion:
-    """Starts a completion and notes how long its model took to be ready; returns when its prompt has been read.
+    """Starts a completion, until its prompt has been fitted, and notes how long its model took to be ready.
 
     A client that leaves meanwhile ends it. It must be closed; see `OpenCompletion`.
     """

@@ -1,4 +1,4 @@
-"""Completions over HTTP: opened when their prompts have been read, then streamed; early errors get their own status."""
+"""Completions over HTTP: opened when their prompts have been fitted, then streamed; early errors get a status."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import msgspec
 from litestar import Response
-from litestar.types import Receive, Scope, Send
+from litestar.types import HTTPResponseStartEvent, Receive, Scope, Send
 
 from corectl.errors import Canceled, CorectlError, TooSlow
 from corectl.messages import Completion, Event, Finish, LoadOptions, Started
@@ -31,7 +31,7 @@ between server and client may take a minute of silence for the end."""
 
 
 class OpenCompletion:
-    """A completion whose prompt has been read. `close` it, or hand it to `StreamedReply`, which does.
+    """A completion whose prompt has been rendered and fitted. `close` it, or hand it to `StreamedReply`, which does.
 
     `load_ns` is how long its model took to be ready, `started` what was done to its prompt.
     """
@@ -56,7 +56,7 @@ class OpenCompletion:
         keep_alive: float | None,
         work: Completion,
     ) -> OpenCompletion:
-        """Waits for the model, and until it has read the prompt.
+        """Waits for the model, and until the prompt has been rendered and fitted.
 
         Raises what either raises; then nothing is left open.
         """
@@ -147,18 +147,24 @@ class StreamedReply(Response[None]):
         return self._respond
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
-        head: Any = {"type": "http.response.start", "status": 200, "headers": self._headers}
+        head: HTTPResponseStartEvent = {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": self._headers,
+        }
         writer = BodyWriter(cast(Mapping[str, Any], scope), send, head)
         reply = _Reply(writer, self._encode_error, streams=len(self._streams))
         leaving = asyncio.ensure_future(disconnected(receive))
         try:
             for completion, encode in self._streams:
                 completion.flow(_Relay(completion, reply, encode).take)
-            await self._until_done({reply.ended, leaving}, writer)
+            await self._until_done({reply.ended, writer.sent, leaving}, writer)
             await self._close()
             if reply.ended.done():
                 reply.ended.result()
                 await asyncio.wait({writer.sent, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if writer.sent.done():
+                writer.sent.result()
         finally:
             leaving.cancel()
             writer.abandon()
