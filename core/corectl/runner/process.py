@@ -37,10 +37,6 @@ from corectl.runner.vision import vision_of
 
 log = logging.getLogger("corectl.runner")
 
-SWITCH_INTERVAL = 0.0005
-"""Seconds. The engine's thread must get the interpreter back quickly after a step; the default of 5 ms is a step."""
-
-
 TIDY_SECONDS = 0.2
 """After so long without a request a runner does what would hold up a step later, piece by piece; what is quickly done,
 at once."""
@@ -246,7 +242,6 @@ def main(descriptor: int, log_level: int) -> int:
         stream=sys.stderr,
         format="%(levelname)s %(message)s",
     )
-    sys.setswitchinterval(SWITCH_INTERVAL)
     end_with_parent()
     connection = socket.socket(fileno=descriptor)
     try:
