@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import unicodedata
+from array import array
 from collections.abc import Sequence
+from functools import cached_property, lru_cache
 from typing import Any
 
 import llama_cpp
 
 from corectl.errors import EngineError
+from corectl_llamacpp.chunks import CHUNK, chunks, spans_words
 
 _ROOM = 256
 """Bytes for one token's text; longer ones are asked for twice."""
+
+_KNOWN = 4096
+"""Pieces of texts whose tokens are remembered: half a million tokens, in some 4 MB."""
 
 
 class LlamaTokenizer:
@@ -30,8 +36,36 @@ class LlamaTokenizer:
         separates = llama_cpp.llama_vocab_get_add_sep(vocab) and not self._wordpiece
         self.pair_separator = [llama_cpp.llama_vocab_sep(vocab)] if separates else []
         """Tokens that stand between two texts, besides those that end the first."""
+        self._known = lru_cache(_KNOWN)(self._encode_piece)
 
     def encode(self, text: str, *, special: bool = True, add_special: bool = True) -> list[int]:
+        if len(text) < 2 * CHUNK or not self._has_pieces:
+            return self._encode(text, special=special, add_special=add_special)
+        *pieces, last = chunks(text)
+        tokens = self._encode("") if add_special else []
+        for piece in pieces:
+            tokens += self._known(piece, special)
+        return tokens + self._encode(last, special=special, add_special=False)
+
+    @cached_property
+    def _has_pieces(self) -> bool:
+        """Whether the tokens of a text are those of its `chunks`, after those with which every text begins."""
+        if llama_cpp.llama_vocab_type(self._vocab) != llama_cpp.LLAMA_VOCAB_TYPE_BPE:
+            return False
+        ends = llama_cpp.llama_vocab_get_add_eos(self._vocab) or llama_cpp.llama_vocab_get_add_sep(
+            self._vocab
+        )
+        line = self._encode("\n", add_special=False)
+        if ends or len(line) != 1:
+            return False
+        lines = array("i", line * 2 * self.size)
+        lines[::2] = array("i", range(self.size))
+        return not spans_words(self._decode(lines))
+
+    def _encode_piece(self, text: str, special: bool) -> array[int]:
+        return array("i", self._encode(text, special=special, add_special=False))
+
+    def _encode(self, text: str, *, special: bool = True, add_special: bool = True) -> list[int]:
         if self._wordpiece:
             # Such models read decomposed text; llama.cpp keeps only the first part of what it decomposes.
             text = unicodedata.normalize("NFD", text)
@@ -47,14 +81,17 @@ class LlamaTokenizer:
         raise EngineError(f"a text of {len(data)} bytes could not be tokenised")
 
     def decode(self, tokens: Sequence[int]) -> str:
-        given = (llama_cpp.llama_token * len(tokens))(*tokens)
+        text = self._decode(tokens)
+        return text.removeprefix(" ") if self._wordpiece else text
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        given = (llama_cpp.llama_token * len(tokens)).from_buffer(array("i", tokens))
         room = 8 * len(tokens) + _ROOM
         while True:
             buffer = ctypes.create_string_buffer(room)
             count = llama_cpp.llama_detokenize(self._vocab, given, len(tokens), buffer, room, False, True)
             if count >= 0:
-                text = buffer.raw[:count].decode("utf-8", "replace")
-                return text.removeprefix(" ") if self._wordpiece else text
+                return buffer.raw[:count].decode("utf-8", "replace")
             room = -count
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
