@@ -67,8 +67,13 @@ class PeerProcess:
         self.command, self.form = command, form
         self.url = f"http://127.0.0.1:{port}"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        # A session of its own, as a service or another terminal has: see `BenchServer`.
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
         )
 
     def wait(self, path: str) -> None:

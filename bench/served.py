@@ -15,7 +15,11 @@ import psutil
 
 
 class BenchServer:
-    """A `corectl serve` on a free port, with an empty store and no settings of the user's but those given here."""
+    """A `corectl serve` on a free port, with an empty store and no settings of the user's but those given here.
+
+    It has a session of its own, as a service or another terminal has. Linux shares the cores out among sessions first:
+    a client in the server's own is run late, as its session counts for what the server takes.
+    """
 
     def __init__(self, **environment: str) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -31,6 +35,7 @@ class BenchServer:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "corectl", "serve", "--port", "0", "--models", str(self.models)],
                 stderr=log,
+                start_new_session=True,
                 env={**clean, "CORECTL_CONFIG": str(folder / "corectl.toml"), **environment},
             )
         self.url = self._wait()
