@@ -18,11 +18,11 @@ _ROOM = 256
 """Bytes for one token's text; longer ones are asked for twice."""
 
 _KNOWN = 4096
-"""Pieces of texts whose tokens are remembered: half a million tokens, in some 4 MB."""
+"""Pieces of prompts whose tokens are remembered: half a million tokens, in some 4 MB."""
 
 
 class LlamaTokenizer:
-    """See `corectl.runner.engine.Tokenizer`."""
+    """See `corectl.runner.engine.Tokenizer` and `corectl.runner.abilities.PromptRecall`."""
 
     def __init__(self, vocab: Any) -> None:
         self._vocab = vocab
@@ -39,33 +39,6 @@ class LlamaTokenizer:
         self._known = lru_cache(_KNOWN)(self._encode_piece)
 
     def encode(self, text: str, *, special: bool = True, add_special: bool = True) -> list[int]:
-        if len(text) < 2 * CHUNK or not self._has_pieces:
-            return self._encode(text, special=special, add_special=add_special)
-        *pieces, last = chunks(text)
-        tokens = self._encode("") if add_special else []
-        for piece in pieces:
-            tokens += self._known(piece, special)
-        return tokens + self._encode(last, special=special, add_special=False)
-
-    @cached_property
-    def _has_pieces(self) -> bool:
-        """Whether the tokens of a text are those of its `chunks`, after those with which every text begins."""
-        if llama_cpp.llama_vocab_type(self._vocab) != llama_cpp.LLAMA_VOCAB_TYPE_BPE:
-            return False
-        ends = llama_cpp.llama_vocab_get_add_eos(self._vocab) or llama_cpp.llama_vocab_get_add_sep(
-            self._vocab
-        )
-        line = self._encode("\n", add_special=False)
-        if ends or len(line) != 1:
-            return False
-        lines = array("i", line * 2 * self.size)
-        lines[::2] = array("i", range(self.size))
-        return not spans_words(self._decode(lines))
-
-    def _encode_piece(self, text: str, special: bool) -> array[int]:
-        return array("i", self._encode(text, special=special, add_special=False))
-
-    def _encode(self, text: str, *, special: bool = True, add_special: bool = True) -> list[int]:
         if self._wordpiece:
             # Such models read decomposed text; llama.cpp keeps only the first part of what it decomposes.
             text = unicodedata.normalize("NFD", text)
@@ -79,6 +52,33 @@ class LlamaTokenizer:
                 return found
             room = -count
         raise EngineError(f"a text of {len(data)} bytes could not be tokenised")
+
+    def encode_prompt(self, text: str, *, salt: str, add_special: bool = True) -> list[int]:
+        if len(text) < 2 * CHUNK or not self._divisible:
+            return self.encode(text, add_special=add_special)
+        *pieces, last = chunks(text)
+        tokens = self.encode("") if add_special else []
+        for piece in pieces:
+            tokens += self._known(salt, piece)
+        return tokens + self.encode(last, add_special=False)
+
+    def _encode_piece(self, _salt: str, text: str) -> array[int]:
+        return array("i", self.encode(text, add_special=False))
+
+    @cached_property
+    def _divisible(self) -> bool:
+        """Whether the tokens of a text are those of its `chunks`, after those with which every text begins."""
+        if llama_cpp.llama_vocab_type(self._vocab) != llama_cpp.LLAMA_VOCAB_TYPE_BPE:
+            return False
+        vocab = self._vocab
+        if llama_cpp.llama_vocab_get_add_eos(vocab) or llama_cpp.llama_vocab_get_add_sep(vocab):
+            return False
+        line = self.encode("\n", add_special=False)
+        if len(line) != 1:
+            return False
+        lines = array("i", line * 2 * self.size)
+        lines[::2] = array("i", range(self.size))
+        return not spans_words(self._decode(lines))
 
     def decode(self, tokens: Sequence[int]) -> str:
         text = self._decode(tokens)

@@ -71,34 +71,40 @@ def test_texts_that_begin_alike_have_the_same_first_pieces(text: str, more: str)
     assert chunks(text + more)[: len(pieces) - 1] == pieces[:-1]
 
 
-@given(text=TEXTS, special=st.booleans(), add_special=st.booleans())
-def test_the_tokens_are_those_of_the_whole_text(
-    engine: LlamaEngine, text: str, special: bool, add_special: bool
-) -> None:
-    tokenizer = engine.tokenizer
-    whole = tokenizer._encode(text, special=special, add_special=add_special)
+@given(text=TEXTS, add_special=st.booleans())
+def test_the_tokens_are_those_of_the_whole_text(engine: LlamaEngine, text: str, add_special: bool) -> None:
+    whole = engine.tokenizer.encode(text, add_special=add_special)
     for _ in range(2):
-        assert tokenizer.encode(text, special=special, add_special=add_special) == whole
+        assert engine.tokenizer.encode_prompt(text, salt="", add_special=add_special) == whole
 
 
 def test_what_came_before_is_looked_up(engine: LlamaEngine) -> None:
+    """By those who share it, and nobody else."""
     prompt = "The fox that lives in the wood has a question. " * 200
-    engine.tokenizer.encode(prompt)
-    before = engine.tokenizer._known.cache_info()
-    engine.tokenizer.encode(prompt + "And what does the crow say?")
-    after = engine.tokenizer._known.cache_info()
-    assert after.hits - before.hits == len(chunks(prompt)) - 1
-    assert after.misses == before.misses
+
+    def ask(salt: str) -> tuple[int, int]:
+        """How many pieces were known, and how many were not."""
+        before = engine.tokenizer._known.cache_info()
+        engine.tokenizer.encode_prompt(prompt + "And what does the crow say?", salt=salt)
+        after = engine.tokenizer._known.cache_info()
+        return after.hits - before.hits, after.misses - before.misses
+
+    engine.tokenizer.encode_prompt(prompt, salt="mine")
+    assert ask("mine") == (len(chunks(prompt)) - 1, 0)
+    hits, misses = ask("another")
+    # The text says the same again and again.
+    assert misses > 0
+    assert ask("another") == (hits + misses, 0)
 
 
 def test_a_short_text_is_not_remembered(engine: LlamaEngine) -> None:
     before = engine.tokenizer._known.cache_info()
-    engine.tokenizer.encode("a short one " * 50)
+    engine.tokenizer.encode_prompt("a short one " * 50, salt="")
     assert engine.tokenizer._known.cache_info() == before
 
 
 @pytest.mark.parametrize(
-    ("merges", "pre", "pieces"),
+    ("merges", "pre", "divisible"),
     [
         (["Ġ b", "a b"], "qwen2", True),
         (["Ġ b", "a Ġb"], "superbpe", False),
@@ -106,13 +112,13 @@ def test_a_short_text_is_not_remembered(engine: LlamaEngine) -> None:
     ],
     ids=["words", "several words", "halves of letters"],
 )
-def test_a_vocabulary_whose_tokens_span_words_has_no_pieces(
-    tmp_path: Path, merges: list[str], pre: str, pieces: bool
+def test_texts_stay_whole_where_tokens_span_words(
+    tmp_path: Path, merges: list[str], pre: str, divisible: bool
 ) -> None:
     tokenizer = vocabulary(write_vocabulary(tmp_path / "vocabulary.gguf", merges, pre))
     text = "aa b ab ba " * 200
-    assert tokenizer.encode(text) == tokenizer._encode(text)
-    assert tokenizer._has_pieces is pieces
+    assert tokenizer.encode_prompt(text, salt="") == tokenizer.encode(text)
+    assert tokenizer._divisible is divisible
 
 
 def test_tokens_that_span_words() -> None:

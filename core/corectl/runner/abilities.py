@@ -1,6 +1,6 @@
-"""What an engine may be able to do besides computing: optional protocols, found with `isinstance`.
+"""What an engine or its tokenizer may be able to do besides: optional protocols, found with `isinstance`.
 
-As with `Engine`, all methods are called by the batch loop's thread only.
+As with `Engine`, all methods of an engine's are called by the batch loop's thread only.
 """
 
 from __future__ import annotations
@@ -62,4 +62,13 @@ class ThreadControl(Protocol):
 
     def set_threads(self, count: int) -> None:
         """From the next step on, compute on so many threads (at least 1). Costs microseconds."""
+        ...
+
+
+@runtime_checkable
+class PromptRecall(Protocol):
+    """A tokenizer that has less work with a text that begins as one before did. Safe to use from any thread."""
+
+    def encode_prompt(self, text: str, *, salt: str, add_special: bool = True) -> list[int]:
+        """What `Tokenizer.encode` gives. Only texts with the same `salt` may save each other time."""
         ...

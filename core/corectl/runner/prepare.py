@@ -113,7 +113,9 @@ def _fitted(
     for token in request.sampling.logit_bias:
         if token >= tokenizer.size:
             raise BadRequest(f"logit_bias: {token} is not a token of this model (0 to {tokenizer.size - 1})")
-    builder = SequenceBuilder(request.prompt, tokenizer, vision, context=request.context)
+    builder = SequenceBuilder(
+        request.prompt, tokenizer, vision, context=request.context, salt=request.cache_salt
+    )
     fitted = fit(
         builder.placed.prompt,
         builder.tokens,

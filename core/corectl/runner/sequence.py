@@ -9,24 +9,32 @@ import msgspec
 from corectl.errors import BadRequest
 from corectl.messages import Prompt
 from corectl.prompt.images import place_images
+from corectl.runner.abilities import PromptRecall
 from corectl.runner.engine import Tokenizer
 from corectl.runner.images import check_pixels, open_images
 from corectl.runner.vision import IMAGE, ImageSpan, Picture, Seen, Vision
 
 
 class SequenceBuilder:
-    """Reads the renderings of one prompt. `context` are tokens that go in front of each.
+    """Reads the renderings of one prompt. `context` are tokens that go in front of each; `salt` says who shares them.
 
     Raises `BadRequest` for images that are no good, or that the model cannot see (`vision` is None).
     """
 
     def __init__(
-        self, prompt: Prompt, tokenizer: Tokenizer, vision: Vision | None, *, context: Sequence[int] = ()
+        self,
+        prompt: Prompt,
+        tokenizer: Tokenizer,
+        vision: Vision | None,
+        *,
+        context: Sequence[int] = (),
+        salt: str = "",
     ) -> None:
         self.placed = place_images(prompt)
         self._tokenizer = tokenizer
         self._vision = vision
         self._context = context
+        self._salt = salt
         self._pictures = open_images(self.placed.images, self.placed.fields)
         self._seen = [
             self._see(picture, field)
@@ -47,18 +55,23 @@ class SequenceBuilder:
         """The tokens of a rendered text, with `IMAGE` in the cells of images."""
         pieces = self.placed.split(text)
         if len(pieces) == 1:
-            tokens = encode(self._tokenizer, text)
+            tokens = self._encode(without_bos(self._tokenizer, text))
             # The begin token stands in front of the earlier context already.
             return [*self._context, *(tokens[self._tokenizer.adds_bos :] if self._context else tokens)]
         begin = self._tokenizer.encode("")[: self._tokenizer.adds_bos]
         tokens = list(self._context or begin)
-        pieces[0] = _without_bos(self._tokenizer, text=str(pieces[0]))
+        pieces[0] = without_bos(self._tokenizer, text=str(pieces[0]))
         for piece in pieces:
             if isinstance(piece, int):
                 tokens += self._seen[piece].tokens
             elif piece:
-                tokens += self._tokenizer.encode(piece, add_special=False)
+                tokens += self._encode(piece, add_special=False)
         return tokens
+
+    def _encode(self, text: str, *, add_special: bool = True) -> list[int]:
+        if isinstance(self._tokenizer, PromptRecall):
+            return self._tokenizer.encode_prompt(text, salt=self._salt, add_special=add_special)
+        return self._tokenizer.encode(text, add_special=add_special)
 
     def has_images(self, text: str) -> bool:
         """Whether any image is in a rendered text."""
@@ -83,10 +96,6 @@ class SequenceBuilder:
         return tuple(spans)
 
 
-def encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Tokens of a rendered prompt; a begin token that the template wrote itself is not doubled."""
-    return tokenizer.encode(_without_bos(tokenizer, text))
-
-
-def _without_bos(tokenizer: Tokenizer, text: str) -> str:
+def without_bos(tokenizer: Tokenizer, text: str) -> str:
+    """A rendered prompt to tokenise; a begin token that the template wrote itself is not to be doubled."""
     return text.removeprefix(tokenizer.bos_token) if tokenizer.adds_bos and tokenizer.bos_token else text
