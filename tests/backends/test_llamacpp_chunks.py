@@ -15,24 +15,22 @@ from corectl_llamacpp.engine import LlamaEngine
 from corectl_llamacpp.tokenizer import LlamaTokenizer
 from tests.tiny_qwen import byte_tokens
 
-PARTS = (
-    *(
-        "the sky",
-        " is blue",
-        "\n",
-        "\n\n",
-        "  ",
-        "    if x:\n",
-        "\t",
-        " 1234567",
-        "3 apples",
-        "don't",
-        " we'll",
-    ),
-    *("<|im_start|>", "<|im_end|>\n", "<|im_start|>user\n", "... ", "\r\n", "/* x */", "_x y_", "-a -b"),
-    *("e\u0301 a", "Straße nach", " день ночь", "日本語 の本", "\u00a0x", "a \u200bb", "²a b", "😀 smile"),
-    *("\ud800 x y", "A B c", "aaaa aaaa"),
-)
+WORDS = [
+    "the sky",
+    " is blue",
+    " we'll",
+    "don't",
+    "A B c",
+    "aaaa aaaa",
+    "3 apples",
+    " 1234567",
+    "_x y_",
+    "-a -b",
+]
+SPACES = ["\n", "\n\n", "  ", "\t", "\r\n", "    if x:\n", "... ", "/* x */", "\u00a0x", "a \u200bb"]
+LETTERS = ["e\u0301 a", "Straße nach", " день ночь", "日本語 の本", "²a b", "😀 smile", "\ud800 x y"]
+CONTROLS = ["<|im_start|>", "<|im_end|>\n", "<|im_start|>user\n"]
+PARTS = WORDS + SPACES + LETTERS + CONTROLS
 TEXTS = st.lists(st.sampled_from(PARTS), min_size=150, max_size=300).map("".join)
 
 
@@ -97,9 +95,12 @@ def test_what_came_before_is_looked_up(engine: LlamaEngine) -> None:
     assert ask("another") == (hits + misses, 0)
 
 
-def test_a_short_text_is_not_remembered(engine: LlamaEngine) -> None:
+@pytest.mark.parametrize(
+    "text", ["a short one " * 50, "1234567890" * 2000 + " a b " + "c" * 2000], ids=["short", "no words"]
+)
+def test_what_is_too_short_or_too_long_is_not_remembered(engine: LlamaEngine, text: str) -> None:
     before = engine.tokenizer._known.cache_info()
-    engine.tokenizer.encode_prompt("a short one " * 50, salt="")
+    assert engine.tokenizer.encode_prompt(text, salt="") == engine.tokenizer.encode(text)
     assert engine.tokenizer._known.cache_info() == before
 
 
