@@ -17,8 +17,8 @@ import psutil
 class BenchServer:
     """A `corectl serve` on a free port, with an empty store and no settings of the user's but those given here.
 
-    It has a session of its own, as a service or another terminal has. Linux shares the cores out among sessions first:
-    a client in the server's own is run late, as its session counts for what the server takes.
+    It has a session of its own, as a service or another terminal has. Linux shares the cores out among sessions first,
+    and a client in the server's own waits for a core longer; docs/performance.md says how long.
     """
 
     def __init__(self, **environment: str) -> None:

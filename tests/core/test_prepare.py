@@ -21,7 +21,6 @@ from corectl.messages import (
     TextPrompt,
 )
 from corectl.runner.prepare import prepare_completion, render_prompt
-from corectl.runner.sequence import without_bos
 from tests.core.fake import BOS, FIRST, FakeTokenizer, engine_info
 
 GO = Template(kind="go", text="{{ .Prompt }}!")
@@ -84,9 +83,24 @@ def test_old_messages_are_dropped_first() -> None:
 
 
 def test_a_begin_token_that_the_template_writes_is_not_doubled() -> None:
-    assert without_bos(FakeTokenizer(adds_bos=True), "<s>hi") == "hi"
-    assert without_bos(FakeTokenizer(adds_bos=True), "hi") == "hi"
-    assert without_bos(FakeTokenizer(), "<s>hi") == "<s>hi"
+    assert prepare("<s>hi", bos=True).job.tokens == [BOS, *tokens_of("hi")]
+    assert prepare("hi", bos=True).job.tokens == [BOS, *tokens_of("hi")]
+    assert prepare("<s>hi").job.tokens == tokens_of("<s>hi")
+
+
+def test_a_tokenizer_that_recalls_prompts_is_told_who_shares_them() -> None:
+    class Recalling(FakeTokenizer):
+        asked: tuple[str, str] = ("", "")
+
+        def encode_prompt(self, text: str, *, salt: str, add_special: bool = True) -> list[int]:
+            self.asked = (text, salt)
+            return self.encode(text, add_special=add_special)
+
+    tokenizer = Recalling(adds_bos=True)
+    request = completion("<s>hi", cache_salt="mine")
+    prepared = prepare_completion(7, request, tokenizer, engine_info(num_ctx=64), {})
+    assert tokenizer.asked == ("hi", "mine")
+    assert prepared.job.tokens == [BOS, *tokens_of("hi")]
 
 
 def test_earlier_context_goes_in_front_behind_its_own_begin_token() -> None:

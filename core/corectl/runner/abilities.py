@@ -67,7 +67,10 @@ class ThreadControl(Protocol):
 
 @runtime_checkable
 class PromptRecall(Protocol):
-    """A tokenizer that has less work with a text that begins as one before did. Safe to use from any thread."""
+    """A tokenizer that has less work with a text that begins as one before did.
+
+    As all of a `Tokenizer`, it is safe to use from any thread of the runner.
+    """
 
     def encode_prompt(self, text: str, *, salt: str, add_special: bool = True) -> list[int]:
         """What `Tokenizer.encode` gives. Only texts with the same `salt` may save each other time."""

@@ -16,7 +16,7 @@ from corectl.runner.vision import IMAGE, ImageSpan, Picture, Seen, Vision
 
 
 class SequenceBuilder:
-    """Reads the renderings of one prompt. `context` are tokens that go in front of each; `salt` says who shares them.
+    """Reads the renderings of one prompt. `context` are tokens that go in front of each, `salt` is its `cache_salt`.
 
     Raises `BadRequest` for images that are no good, or that the model cannot see (`vision` is None).
     """
@@ -55,12 +55,12 @@ class SequenceBuilder:
         """The tokens of a rendered text, with `IMAGE` in the cells of images."""
         pieces = self.placed.split(text)
         if len(pieces) == 1:
-            tokens = self._encode(without_bos(self._tokenizer, text))
+            tokens = self._encode(_without_bos(self._tokenizer, text))
             # The begin token stands in front of the earlier context already.
             return [*self._context, *(tokens[self._tokenizer.adds_bos :] if self._context else tokens)]
         begin = self._tokenizer.encode("")[: self._tokenizer.adds_bos]
         tokens = list(self._context or begin)
-        pieces[0] = without_bos(self._tokenizer, text=str(pieces[0]))
+        pieces[0] = _without_bos(self._tokenizer, text=str(pieces[0]))
         for piece in pieces:
             if isinstance(piece, int):
                 tokens += self._seen[piece].tokens
@@ -96,6 +96,6 @@ class SequenceBuilder:
         return tuple(spans)
 
 
-def without_bos(tokenizer: Tokenizer, text: str) -> str:
+def _without_bos(tokenizer: Tokenizer, text: str) -> str:
     """A rendered prompt to tokenise; a begin token that the template wrote itself is not to be doubled."""
     return text.removeprefix(tokenizer.bos_token) if tokenizer.adds_bos and tokenizer.bos_token else text
