@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -149,16 +150,14 @@ def _target(name: str, peer: PeerProcess) -> Target:
 
 
 def interleave(rounds: int, work: Mapping[str, Callable[[int], Figures]], *, first: int = 0) -> Measured:
-    """Each round measures all in turn, so that they meet the same neighbours; another one begins each time.
+    """Each round measures all in turn, so that they meet the same neighbours, in an order that is drawn for it.
 
-    What takes seconds is better measured in more rounds: the machine's speed changes from one to the next. They are
-    numbered from `first` on.
+    In one fixed circle two servers of one build differed by 8 % in twelve rounds. What takes seconds is better measured
+    in more rounds: the machine's speed changes from one to the next. They are numbered from `first` on.
     """
     found: Measured = {name: [] for name in work}
-    names = list(work)
     for number in range(first, first + rounds):
-        begin = number % len(names)
-        for name in names[begin:] + names[:begin]:
+        for name in random.Random(number).sample(list(work), len(work)):
             found[name].append(work[name](number))
     return found
 

@@ -194,11 +194,12 @@ def test_beside_the_engine_output_waits_until_it_computes_and_keeps_its_order() 
     assert stage.sender.steps().deltas == [(1, [Delta("b")])]
 
 
-def step(text: str, *ended: Ended, generating: bool = True) -> StepOutput:
+def step(text: str, *ended: Ended, generating: bool = True, streams: int = 1) -> StepOutput:
+    """Each letter is drawn for each of the streams, which are numbered from 1 on."""
     return StepOutput(
-        sequences=1,
-        tokens=1,
-        sampled=[Sampled(1, FIRST + ord(letter)) for letter in text],
+        sequences=streams,
+        tokens=streams,
+        sampled=[Sampled(id, FIRST + ord(letter)) for letter in text for id in range(1, streams + 1)],
         ended=list(ended),
         generating=generating,
     )
@@ -213,39 +214,58 @@ def sent(stage: Stage) -> list[str]:
     return frames
 
 
-def flow(stage: Stage, text: str, seconds: float) -> None:
-    """A step for each letter. One takes so long, and making text of it another millisecond."""
+def flow(stage: Stage, text: str, seconds: float, *, streams: int = 1) -> None:
+    """A step for each letter, of so many streams. One takes so long."""
     for letter in text:
         stage.emitter.computing(long=False)
         stage.now += seconds
-        stage.emitter.computed()
-        stage.now += 0.001
-        stage.emitter.put(step(letter))
+        stage.emitter.put(step(letter, streams=streams))
 
 
-def test_pieces_that_come_quickly_travel_together_when_a_step_has_been_computed() -> None:
+def test_pieces_that_come_quickly_travel_together() -> None:
     stage = Stage(together=0.1)
     stage.open(1)
-    flow(stage, "abcdefgh", 0.015)
-    # The first at once; then a frame whenever the step after the next would be too late for its oldest.
-    assert sent(stage) == ["a", "b|c|d|e|f|g"]
-    flow(stage, "ijklm", 0.015)
-    stage.emitter.computing(long=False)
-    stage.now += 0.015
-    stage.emitter.computed()
-    assert sent(stage) == ["h|i|j|k|l|m"], "although the new step's output is not there yet"
-    stage.emitter.put(step("n"))
-    stage.emitter.put(step("o", end(1)))
-    assert sent(stage) == ["n|o"]
+    flow(stage, "abcdefgh", 0.016)
+    # The first at once; then a frame whenever the next step would be too late for its oldest.
+    assert sent(stage) == ["a", "b|c|d|e|f|g|h"]
+    flow(stage, "ijklm", 0.016)
+    assert sent(stage) == []
+    flow(stage, "no", 0.016)
+    assert sent(stage) == ["i|j|k|l|m|n|o"]
+    flow(stage, "p", 0.016)
+    stage.emitter.put(step("q", end(1)))
+    assert sent(stage) == ["p|q"]
 
 
-@pytest.mark.parametrize("seconds", [0.03, 0.019])
+@pytest.mark.parametrize("seconds", [0.03, 0.021])
 def test_pieces_that_come_slowly_travel_alone_and_at_once(seconds: float) -> None:
     stage = Stage(together=0.1)
     stage.open(1)
     for number, letter in enumerate("abcd"):
         flow(stage, letter, seconds)
         assert sent(stage) == [letter], number
+
+
+@pytest.mark.parametrize(
+    ("streams", "seconds", "frames"),
+    [
+        (8, 0.04, ["a", "b|c|d", "e|f|g"]),
+        (3, 0.03, ["a", "b|c|d|e"]),
+        (8, 0.06, ["a", "b|c", "d|e", "f|g"]),
+        # A long step is not waited for.
+        (8, 0.081, ["a", "b", "c", "d", "e", "f", "g"]),
+        # Less than five pieces do.
+        (2, 0.041, ["a", "b", "c", "d", "e", "f", "g"]),
+    ],
+)
+def test_where_many_stream_their_pieces_travel_together_for_longer_steps(
+    streams: int, seconds: float, frames: list[str]
+) -> None:
+    stage = Stage(together=0.1)
+    for id in range(1, streams + 1):
+        stage.open(id)
+    flow(stage, "abcdefg", seconds, streams=streams)
+    assert sent(stage) == frames
 
 
 @pytest.mark.parametrize(

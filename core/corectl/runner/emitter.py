@@ -3,8 +3,7 @@
 Beside is better where the engine leaves a core free. Where its threads are on all of them, whatever runs beside them
 holds them all up, and the way to another thread and back costs as much as the work. There pieces of text also travel
 together: what a frame wakes up, in the server and in the client, takes a core from the engine each time. They are made
-together, too, as the engine drives this code out of the caches with each step; and they travel right after a step,
-while all but one of the engine's threads have nothing to do until the next one.
+together, too, as the engine drives this code out of the caches with each step.
 """
 
 from __future__ import annotations
@@ -34,8 +33,9 @@ log = logging.getLogger(__name__)
 TOGETHER = 0.1
 """Seconds for which text may wait for more, where sending it takes time from the engine. It still reads as one flow."""
 
-WORTHWHILE = 5
-"""Steps that must fit into that time: for fewer no text waits."""
+WORTHWHILE, MOST_STREAMS = 5, 4
+"""Pieces that must come within that time, for fewer no text waits; and of how many streams they count: nobody waits for
+a step of 80 milliseconds."""
 
 
 class Sender:
@@ -113,10 +113,6 @@ class Outlet(Protocol):
         """The engine is about to compute a step, which may be a `long` one."""
         ...
 
-    def computed(self) -> None:
-        """The engine has computed a step, whose output has still to be read and put."""
-        ...
-
     def flush(self) -> None:
         """It is not known when the next step comes: no output may be held back."""
         ...
@@ -125,8 +121,8 @@ class Outlet(Protocol):
 class Emitter:
     """An `Outlet` on the thread that it is called on. `ask_stop` is called when a text says that it is to end.
 
-    A text that has begun and does not end may wait up to `together` seconds, where steps are quick: it is sent once a
-    step has been computed and the next one would end later. `state` says how the batch loop is, `clock` gives seconds.
+    A text that has begun and does not end may wait up to `together` seconds for more: it is sent with the last step
+    that ends within them. `state` says how the batch loop is, `clock` gives seconds.
     """
 
     def __init__(
@@ -158,14 +154,12 @@ class Emitter:
 
     def put(self, output: StepOutput) -> None:
         now = self._clock()
-        alone = not self._holds
-        if alone:
+        if not self._holds:
             self._held_since = now
         self._unread.append((now, output))
         if not self._can_wait(output):
             self._read()
-        # It is held only if enough others will come along.
-        if self._frame.urgent or (alone and WORTHWHILE * (now - self._put_at) >= self._together):
+        if self._frame.urgent or self._is_due(output, now - self._put_at, now):
             self.flush()
         self._put_at = now
 
@@ -175,10 +169,6 @@ class Emitter:
 
     def computing(self, long: bool) -> None:
         if long:
-            self.flush()
-
-    def computed(self) -> None:
-        if self._holds and 2 * self._clock() - self._put_at >= self._held_since + self._together:
             self.flush()
 
     def flush(self) -> None:
@@ -196,6 +186,12 @@ class Emitter:
     @property
     def _holds(self) -> bool:
         return bool(self._unread or self._frame.computed)
+
+    def _is_due(self, output: StepOutput, step: float, now: float) -> bool:
+        """Whether what is held must go now: another step like this one ends too late, or brings too little."""
+        late = now + step >= self._held_since + self._together
+        pieces = min(len(output.sampled), MOST_STREAMS)
+        return late or WORTHWHILE * step >= self._together * pieces
 
     def _can_wait(self, output: StepOutput) -> bool:
         """Whether no text of a step is the first of its stream, and none may end one."""
@@ -347,9 +343,6 @@ class EmitterThread:
 
     def computing(self, long: bool) -> None:
         self.flush()
-
-    def computed(self) -> None:
-        """What the step before gave has been on its way since this one began."""
 
     def flush(self) -> None:
         if self._held is not None:

@@ -33,7 +33,7 @@ NO_CELLS = "the model's key-value memory is too small for this request"
 _NO_STEP = Plan(())
 
 
-def _nothing(*_: bool) -> None:
+def _nothing(_: bool) -> None:
     pass
 
 
@@ -125,17 +125,12 @@ class BatchLoop:
                 self._pool.take_back(seq.state)
         return seq
 
-    def step(
-        self,
-        before_compute: Callable[[bool], None] = _nothing,
-        after_compute: Callable[[], None] = _nothing,
-    ) -> StepOutput:
+    def step(self, before_compute: Callable[[bool], None] = _nothing) -> StepOutput:
         """Computes one step for all running sequences. Call it while not `idle`.
 
         `before_compute` is called when the step is decided, right before the engine starts on it (not at all if there
         is nothing to compute); it is told whether the step may take longer than one token of each sequence does. It is
-        called before states are saved or restored, too. `after_compute` is called when the engine has done its part:
-        from then on to the next step this thread is the only one that works.
+        called before states are saved or restored, too.
         """
         refused = self._admit(before_compute)
         if self._pool.crowded:
@@ -161,7 +156,6 @@ class BatchLoop:
             self._pool.forget_kept()
             return self._output(ended=ended)
         seconds = self._clock() - started
-        after_compute()
         self._note(plan, seconds)
         return self._take_all(plan, sampled)
 

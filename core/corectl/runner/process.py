@@ -124,7 +124,7 @@ class RunnerProcess:
             self._step_began = time.monotonic()
             if not self._loop.idle:
                 with self._threads as self._loop.threads:
-                    output = self._loop.step(self._outlet.computing, self._outlet.computed)
+                    output = self._loop.step(self._outlet.computing)
                 # A server that does not read may hold this up; that is not the engine's doing.
                 self._step_began = None
                 self._outlet.put(output)
