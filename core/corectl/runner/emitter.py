@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 TOGETHER = 0.1
 """Seconds for which text may wait for more, where sending it takes time from the engine. It still reads as one flow."""
 
-WORTHWHILE, MOST_STREAMS = 5, 4
-"""Pieces that must come within that time, for fewer no text waits; and of how many streams they count: nobody waits for
-a step of 80 milliseconds."""
+WORTHWHILE, MOST_STREAMS = 3, 2
+"""Pieces that must come within that time, for fewer no text waits; and of how many streams they count: a frame takes a
+millisecond from the engine, and little more for many."""
 
 
 class Sender:
