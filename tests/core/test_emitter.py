@@ -252,8 +252,10 @@ def test_pieces_that_come_slowly_travel_alone_and_at_once(seconds: float) -> Non
         (8, 0.04, ["a", "b|c|d", "e|f|g"]),
         (1, 0.032, ["a", "b|c|d|e"]),
         (8, 0.06, ["a", "b|c", "d|e", "f|g"]),
-        # A long step is not waited for.
-        (8, 0.067, ["a", "b", "c", "d", "e", "f", "g"]),
+        (8, 0.09, ["a", "b|c", "d|e", "f|g"]),
+        # A longer step is not waited for.
+        (8, 0.101, ["a", "b", "c", "d", "e", "f", "g"]),
+        # Less than three pieces come.
         (2, 0.067, ["a", "b", "c", "d", "e", "f", "g"]),
     ],
 )

@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 TOGETHER = 0.1
 """Seconds for which text may wait for more, where sending it takes time from the engine. It still reads as one flow."""
 
-WORTHWHILE, MOST_STREAMS = 3, 2
-"""Pieces that must come within that time, for fewer no text waits; and of how many streams they count: a frame takes a
-millisecond from the engine, and little more for many."""
+WORTHWHILE = 3
+"""Pieces of all streams that must come within that time: for fewer no text waits. A frame takes a millisecond from the
+engine, and one for eight streams not quite two."""
 
 
 class Sender:
@@ -190,8 +190,7 @@ class Emitter:
     def _is_due(self, output: StepOutput, step: float, now: float) -> bool:
         """Whether what is held must go now: another step like this one ends too late, or brings too little."""
         late = now + step >= self._held_since + self._together
-        pieces = min(len(output.sampled), MOST_STREAMS)
-        return late or WORTHWHILE * step >= self._together * pieces
+        return late or WORTHWHILE * step >= self._together * len(output.sampled)
 
     def _can_wait(self, output: StepOutput) -> bool:
         """Whether no text of a step is the first of its stream, and none may end one."""
