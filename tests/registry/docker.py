@@ -16,6 +16,9 @@ import pytest
 
 PACKAGE = "docker-registry"
 
+CACHED = platformdirs.user_cache_path("corectl-tests") / PACKAGE
+"""Asked for here, as tests have a home of their own, which is gone after each of them."""
+
 CONFIG = """\
 version: 0.1
 log:
@@ -40,10 +43,9 @@ def registry_binary() -> str:
     installed = shutil.which(PACKAGE)
     if installed:
         return installed
-    cached = platformdirs.user_cache_path("corectl-tests") / PACKAGE
-    if not cached.exists():
-        _unpack(cached)
-    return str(cached)
+    if not CACHED.exists():
+        _unpack(CACHED)
+    return str(CACHED)
 
 
 def _unpack(target: Path) -> None:
