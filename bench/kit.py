@@ -152,7 +152,7 @@ def _target(name: str, peer: PeerProcess) -> Target:
 def interleave(rounds: int, work: Mapping[str, Callable[[int], Figures]], *, first: int = 0) -> Measured:
     """Each round measures all in turn, so that they meet the same neighbours, in an order that is drawn for it.
 
-    In one fixed circle two servers of one build differed by 8 % in twelve rounds. What takes seconds is better measured
+    In one fixed circle two servers of one build differed by 9 % in twelve rounds. What takes seconds is better measured
     in more rounds: the machine's speed changes from one to the next. They are numbered from `first` on.
     """
     found: Measured = {name: [] for name in work}

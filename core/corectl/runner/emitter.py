@@ -188,7 +188,7 @@ class Emitter:
         return bool(self._unread or self._frame.computed)
 
     def _is_due(self, output: StepOutput, step: float, now: float) -> bool:
-        """Whether what is held must go now: another step like this one ends too late, or brings too little."""
+        """Whether what is held must go now: another step of so many seconds ends too late, or brings too little."""
         late = now + step >= self._held_since + self._together
         return late or WORTHWHILE * step >= self._together * len(output.sampled)
 
