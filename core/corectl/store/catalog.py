@@ -20,6 +20,7 @@ from corectl.registry.base import LocalRegistry
 from corectl.store.blobs import BlobStore, StoredBlob
 from corectl.store.encoding import layer_json
 from corectl.store.holds import Holds
+from corectl.store.kept_records import KeptRecords, file_states
 from corectl.store.local_file import LocalFile
 from corectl.store.lock import StoreLock
 from corectl.store.manifests import ManifestStore, StoredManifest, decode_manifest
@@ -51,6 +52,7 @@ class Catalog:
         self.manifests = ManifestStore(root)
         self.lock = StoreLock(root)
         self._holds = Holds(root)
+        self._kept = KeptRecords()
         self.verifying = threading.Lock()
         self._registries = tuple(registries)
         self._prune = prune
@@ -106,13 +108,22 @@ class Catalog:
 
     def _stored(self, name: ModelName) -> ModelRecord:
         """Nobody holds the lock: what is replaced or removed while it is read is read again."""
+        kept = self._kept.find(name)
+        if kept is not None:
+            return kept
         while True:
             stored = self.manifests.read(name)
             try:
-                return self._record(stored)
+                record = self._record(stored)
             except BadModelFile:
                 if self.manifests.read(name).data == stored.data:
                     raise
+                continue
+            states = file_states(record, self.manifests.path_of(stored.name))
+            # It may have been replaced before its state was taken.
+            if self.manifests.read(name).data == stored.data:
+                self._kept.keep(record, states)
+            return record
 
     def _offered_in_place(self, name: ModelName) -> ModelRecord | None:
         found = (registry.find(name) for registry in self._registries)

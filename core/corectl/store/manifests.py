@@ -77,7 +77,7 @@ class ManifestStore:
 
         A file system that does not tell cases apart has any spelling.
         """
-        if self._path(name).is_file():
+        if self.path_of(name).is_file():
             return name
         return next(iter(self._matches(name)), None)
 
@@ -93,7 +93,7 @@ class ManifestStore:
         stored = self.locate(name)
         if stored is None:
             raise NotFound(f"model '{name.short}' not found")
-        path = self._path(stored)
+        path = self.path_of(stored)
         try:
             data = read_small(path, _MAX_BYTES)
             modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
@@ -117,7 +117,7 @@ class ManifestStore:
     def write(self, name: ModelName, data: bytes) -> ModelName:
         """Store `data` under `name` in one step; returns the stored spelling. Raises `OSError`."""
         stored = self.locate(name) or name
-        target = self._path(stored)
+        target = self.path_of(stored)
         target.parent.mkdir(parents=True, exist_ok=True)
         # The dot keeps the temporary file from being taken for a tag.
         descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=target.parent)
@@ -139,7 +139,7 @@ class ManifestStore:
         stored = self.locate(name)
         if stored is None:
             raise NotFound(f"model '{name.short}' not found")
-        path = self._path(stored)
+        path = self.path_of(stored)
         path.unlink()
         sync_directory(path.parent)
         for parent in list(path.parents)[:3]:
@@ -157,7 +157,8 @@ class ManifestStore:
                 if path.stat().st_mtime <= newest:
                     path.unlink()
 
-    def _path(self, name: ModelName) -> Path:
+    def path_of(self, name: ModelName) -> Path:
+        """Where the manifest of a name lies, if it is stored in that spelling."""
         return self._folder / name.relative_path
 
 
