@@ -46,8 +46,9 @@ async def read_body(request: AnyRequest, limit: int) -> bytes:
     Raises `TooLarge`, `BadRequest` for an encoding that is not taken, and `Canceled` if the client leaves meanwhile.
     """
     parts: list[bytes] = []
-    size = 0
-    async for part in stream_body(request.receive):
+    size, more = 0, True
+    while more:
+        part, more = await _next_part(request.receive)
         size += len(part)
         if size <= limit:
             parts.append(part)
@@ -68,18 +69,23 @@ async def stream_body(receive: Callable[[], Awaitable[Any]]) -> AsyncIterator[by
 
     Raises `Canceled` if the client leaves before its end, and `TooSlow` if nothing arrives for `STALL_SECONDS`.
     """
-    while True:
-        try:
-            async with asyncio.timeout(STALL_SECONDS):
-                message = await receive()
-        except TimeoutError:
-            raise TooSlow(f"nothing more of the request body came for {STALL_SECONDS:g} seconds") from None
-        if message["type"] == "http.disconnect":
-            raise Canceled("request canceled")
-        if message.get("body"):
-            yield message["body"]
-        if not message.get("more_body", False):
-            return
+    more = True
+    while more:
+        part, more = await _next_part(receive)
+        if part:
+            yield part
+
+
+async def _next_part(receive: Callable[[], Awaitable[Any]]) -> tuple[bytes, bool]:
+    """What has come of the body, and whether there is more. Raises as `stream_body` does."""
+    try:
+        async with asyncio.timeout(STALL_SECONDS):
+            message = await receive()
+    except TimeoutError:
+        raise TooSlow(f"nothing more of the request body came for {STALL_SECONDS:g} seconds") from None
+    if message["type"] == "http.disconnect":
+        raise Canceled("request canceled")
+    return message.get("body", b""), message.get("more_body", False)
 
 
 async def read_json(request: AnyRequest, limit: int, kind: type[T]) -> T:
