@@ -10,7 +10,7 @@ from corectl.messages import SamplingOptions
 from corectl.runner.engine import Sampled, Work
 from corectl.runner.job import Job
 from corectl.runner.loop import BatchLoop
-from corectl.runner.pace import FIRST, LEAST, PROBE, Pace
+from corectl.runner.pace import FIRST, LEAST, MUCH_LONGER, PROBE, READING, Pace
 from tests.core.fake import SharingEngine, engine_info
 
 
@@ -61,15 +61,18 @@ def known(machine: Machine, generating: int = 1) -> Pace:
 
 
 @pytest.mark.parametrize("generating", [1, 8, 30])
-@pytest.mark.parametrize("token", [0.00001, 0.0001, 0.0005])
-def test_a_step_with_a_prompt_takes_twice_as_long(generating: int, token: float) -> None:
-    machine = Machine(token=token)
-    pace = known(machine, generating)
-    without = machine.compute(generating, 0)
-    steps = settle(pace, machine, generating, 200)
-    assert all(seconds < 2.5 * without for _, seconds in steps)
-    mixed = [(tokens, seconds) for tokens, seconds in steps[50:] if LEAST < tokens < 512]
-    assert all(1.6 * without < seconds for _, seconds in mixed)
+@pytest.mark.parametrize("part", [0.001, 0.01, 0.05])
+@pytest.mark.parametrize(
+    ("without", "seconds"), [(0.01, 6 * 0.01), (0.08, READING), (0.5, 2 * 0.5)], ids=["quick", "usual", "slow"]
+)
+def test_a_step_with_a_prompt_is_as_long_as_readers_bear(
+    generating: int, part: float, without: float, seconds: float
+) -> None:
+    machine = Machine(base=without / 2, each=without / 2 / generating, token=part * without)
+    steps = settle(known(machine, generating), machine, generating, 200)
+    assert all(found < 1.25 * seconds for _, found in steps)
+    mixed = [found for tokens, found in steps[50:] if LEAST < tokens < 512]
+    assert all(0.8 * seconds < found for found in mixed)
 
 
 def test_prompts_move_on_even_where_their_tokens_are_dear() -> None:
@@ -104,7 +107,7 @@ def test_a_machine_that_becomes_slower_changes_the_chunks_little() -> None:
     slow = settle(pace, machine, 1, 20 * PROBE)
     assert before / 3 < max(tokens for tokens, _ in slow[-PROBE:]) < 1.5 * before
     machine.slowness = 1
-    assert all(seconds < 3 * machine.compute(1, 0) for _, seconds in settle(pace, machine, 1, 20 * PROBE))
+    assert all(seconds < 1.25 * READING for _, seconds in settle(pace, machine, 1, 20 * PROBE))
 
 
 def test_a_single_stall_does_not_make_the_next_steps_long() -> None:
@@ -113,7 +116,7 @@ def test_a_single_stall_does_not_make_the_next_steps_long() -> None:
         pace = known(machine)
         pace.took(3.0, generating=1, prompt_tokens=stalled)
         steps = settle(pace, machine, 1, 60)
-        assert all(seconds < 3 * machine.compute(1, 0) for _, seconds in steps)
+        assert all(seconds < 1.25 * MUCH_LONGER * machine.compute(1, 0) for _, seconds in steps)
         assert sum(tokens for tokens, _ in steps) > 40 * LEAST
 
 
@@ -125,24 +128,24 @@ def test_a_machine_on_which_every_fifth_step_stalls() -> None:
     for step in range(400):
         tokens = pace.prompt_tokens(1) if step >= 200 else 0
         seconds = machine.compute(1, tokens)
-        assert seconds < 3 * quick
+        assert seconds < 1.25 * MUCH_LONGER * quick
         pace.took(seconds + 2.0 * (step % 5 == 0), generating=1, prompt_tokens=tokens)
 
 
-def test_those_who_generate_wait_less_than_three_steps_while_a_prompt_is_read() -> None:
+def test_while_a_prompt_is_read_no_step_takes_much_longer_than_others() -> None:
     machine = Machine()
     sizes = {"num_ctx": 8192, "cells": 16384, "num_batch": 512, "max_sequences": 4}
     loop = BatchLoop(TimedEngine(machine, **sizes), clock=lambda: machine.now)
     for id in (1, 2):
         loop.add(Job(id=id, tokens=[2, 3, id], sampling=SamplingOptions(num_predict=2000)))
-    alone = gaps(loop, machine, 50)
+    alone = sorted(gaps(loop, machine, 50))[25]
     loop.add(Job(id=3, tokens=[5] * 4000, sampling=SamplingOptions(num_predict=5)))
     beside: list[float] = []
     while loop.state.cells_used < 4000:
         beside += gaps(loop, machine, 1)
         assert len(beside) < 4000 / LEAST
-    typical = sorted(alone + beside)[len(alone + beside) // 2]
-    assert max(beside) < 3 * typical
+    typical = sorted(beside)[len(beside) // 2]
+    assert max(beside) < 1.5 * typical < 1.5 * MUCH_LONGER * alone
     assert sum(beside) < 3 * 4000 * machine.token + len(beside) * machine.base
 
 

@@ -1,11 +1,19 @@
-"""How many prompt tokens a step may take while sequences generate: they are not to wait much longer than without."""
+"""How many prompt tokens a step may take while sequences generate: who reads what they say is not to wait for it.
+
+A step with prompt tokens takes about `READING` seconds, if that is `LONGER` to `MUCH_LONGER` times as long as it takes
+without them. Short steps would not do much for the readers, and make the prompt long: many engines take less time for
+each token if there are more of them, and what generates beside a prompt grows, and takes longer for each token then.
+"""
 
 from __future__ import annotations
 
 import math
 
-FACTOR = 2.0
-"""A step with prompt tokens may take so many times as long as one without."""
+READING = 0.2
+"""Seconds between two tokens: five in a second, which is as fast as people read."""
+
+LONGER, MUCH_LONGER = 2, 6
+"""So many times the time of a step without prompt tokens a step with some may take in any case, and at most."""
 
 LEAST, FIRST = 4, 16
 """Prompt tokens of a step with company: at least, so that prompts move on; and while nothing is known of times."""
@@ -30,7 +38,8 @@ class Pace:
         alone = self._step(generating)
         if alone is None or not self._token:
             return FIRST
-        wanted = int(alone * (FACTOR - 1) / self._token)
+        allowed = max(LONGER * alone, min(READING, MUCH_LONGER * alone))
+        wanted = int((allowed - alone) / self._token)
         return max(LEAST, min(wanted, max(FIRST, 2 * self._last)))
 
     def took(self, seconds: float, *, generating: int, prompt_tokens: int) -> None:
