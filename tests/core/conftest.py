@@ -14,10 +14,12 @@ from corectl.model.manifest import Layer
 from corectl.runner import protocol
 from corectl.runner.engine import ModelSpec, Placement
 from corectl.scheduler import loader as loading
+from corectl.scheduler import memory
 from tests.core.create_kit import Bench
 from tests.core.download_kit import DATA
 from tests.core.fake import Behaviour, write_distribution
 from tests.core.plugin_kit import Site, installed
+from tests.core.simulated import DeviceStage, MakeDevices
 from tests.core.stories import HandRunner, MakeStage, Stage
 from tests.core.transfer_kit import FakeOrigin, FakeRegistry, Puller, running_origin
 
@@ -92,3 +94,12 @@ def layer(origin: FakeOrigin) -> Layer:
     layer = origin.add(DATA)
     origin.publish(layer)
     return layer
+
+
+@pytest.fixture
+def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeDevices]:
+    """Makes a scheduler on devices, whose runners are in the test's hands."""
+    HandRunner.started = []
+    monkeypatch.setattr(loading, "Runner", HandRunner)
+    monkeypatch.setattr(memory, "POLL_SECONDS", 0.0)
+    yield lambda *there, **settings: DeviceStage(tmp_path, *there, **settings)

@@ -20,7 +20,7 @@ from corectl.runner.engine import (
     ModelSpec,
     Placement,
 )
-from tests.core.stories import HandRunner, Stage
+from tests.core.stories import HandRunner, Held, Stage
 
 corectl_api = 1
 
@@ -88,6 +88,22 @@ class DeviceStage(Stage):
         runner.ended.add_done_callback(lambda _: self.machine.take(placement, -1))
         runner.loaded.set_result(None)
         return runner
+
+
+MakeDevices = Callable[..., DeviceStage]
+
+
+async def served(it: DeviceStage, number: int, model: Any = None, **how: Any) -> tuple[HandRunner, Held]:
+    """A model with a request that holds it, and its runner."""
+    held = it.hold(model, **how)
+    runner = await it.loaded(number)
+    await held.granted
+    return runner, held
+
+
+def where(runner: HandRunner) -> dict[str, int]:
+    placement = runner.load.placement
+    return dict(zip(placement.devices[1:], placement.layers, strict=True))
 
 
 def cpu(free: int = 16 * GIB) -> Device:

@@ -63,7 +63,9 @@ def known(machine: Machine, generating: int = 1) -> Pace:
 @pytest.mark.parametrize("generating", [1, 8, 30])
 @pytest.mark.parametrize("part", [0.001, 0.01, 0.05])
 @pytest.mark.parametrize(
-    ("without", "seconds"), [(0.01, 6 * 0.01), (0.08, READING), (0.5, 2 * 0.5)], ids=["quick", "usual", "slow"]
+    ("without", "seconds"),
+    [(0.01, 6 * 0.01), (0.08, READING), (0.5, 2 * 0.5)],
+    ids=["quick", "usual", "slow"],
 )
 def test_a_step_with_a_prompt_is_as_long_as_readers_bear(
     generating: int, part: float, without: float, seconds: float
