@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.passing import corectl, lines
+from tests.conformance.remote_kit import corectl, lines
 from tests.conftest import DATA, GREEDY, MODEL, Server
 from tests.registry.served import wait_for
 

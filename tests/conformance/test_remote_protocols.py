@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.backends.remote_kit import Line, Upstream, events, in_thread, openai, stream
-from tests.conformance.passing import corectl, lines
+from tests.conformance.remote_kit import corectl, lines
 from tests.conftest import Server
 from tests.registry.served import wait_for
 

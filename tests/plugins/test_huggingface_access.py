@@ -19,7 +19,7 @@ from corectl.errors import (
 from corectl.transfer import peers
 from corectl_huggingface.registry import HuggingFace
 from tests.plugins.hub_kit import TOKEN, Hub
-from tests.plugins.hub_session import FOLDER, GGUF, pull
+from tests.plugins.hub_session_kit import FOLDER, GGUF, pull
 from tests.registry.host import Answer, Asked, Host, plain
 
 

@@ -20,7 +20,7 @@ from corectl.errors import (
 )
 from corectl_huggingface.listing import MAX_FILES, read_listing
 from tests.plugins.hub_kit import COMMIT, Hub
-from tests.plugins.hub_session import CONFIG, FOLDER, GGUF, pull
+from tests.plugins.hub_session_kit import CONFIG, FOLDER, GGUF, pull
 from tests.registry import faults
 from tests.registry.host import plain
 

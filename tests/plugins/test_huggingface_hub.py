@@ -20,7 +20,7 @@ from corectl.errors import (
 from corectl.model.manifest import MediaType
 from corectl_huggingface.cache import HuggingFaceCache
 from tests.plugins.hub_kit import COMMIT, Hub
-from tests.plugins.hub_session import CONFIG, FOLDER, GGUF, pull
+from tests.plugins.hub_session_kit import CONFIG, FOLDER, GGUF, pull
 from tests.registry.host import Answer, Asked, plain
 
 

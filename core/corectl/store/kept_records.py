@@ -43,7 +43,7 @@ def file_states(record: ModelRecord, manifest: Path) -> list[FileState]:
 
 
 class KeptRecords:
-    """Some records, by their names in the store. For any thread."""
+    """Some records, by their names in the store. For any thread of the server process."""
 
     def __init__(self) -> None:
         self._kept: dict[ModelName, tuple[ModelRecord, list[FileState]]] = {}
