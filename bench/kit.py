@@ -166,17 +166,32 @@ def medians(rounds: list[Figures]) -> Figures:
     return {name: statistics.median(item[name] for item in rounds) for name in rounds[0]}
 
 
-def compare(ratio: Ratio, found: Measured) -> float | None:
-    """The median of the rounds' ratios (or differences); None where one of the rows was not measured."""
+class Spread(msgspec.Struct, frozen=True):
+    """The median of so many values, and between which two their middle half lies."""
+
+    count: int
+    low: float
+    middle: float
+    high: float
+
+
+def spread(values: list[float]) -> Spread:
+    if len(values) == 1:
+        return Spread(1, *values * 3)
+    return Spread(len(values), *statistics.quantiles(values, n=4, method="inclusive"))
+
+
+def compare(ratio: Ratio, found: Measured) -> Spread | None:
+    """Of the turns' ratios (or differences); None where one of the rows was not measured."""
     ours, others = found.get(ratio.row), found.get(ratio.to)
     if not ours or not others or ratio.figure not in others[0]:
         return None
     pairs = [(a[ratio.figure], b[ratio.figure]) for a, b in zip(ours, others, strict=True)]
-    return statistics.median(a - b if ratio.difference else a / b for a, b in pairs)
+    return spread([a - b if ratio.difference else a / b for a, b in pairs])
 
 
 def print_table(scenario: Scenario, model: str, found: Measured) -> None:
-    """Medians, a line for each row; then our figures beside the others'."""
+    """Medians, a line for each row; then our figures beside the others', and how far single turns are from them."""
     columns = list(dict.fromkeys(name for rounds in found.values() for name in rounds[0]))
     widths = [max(len(name), 9) for name in columns]
     print(f"\n{scenario.title} ({model})")
@@ -193,8 +208,10 @@ def print_table(scenario: Scenario, model: str, found: Measured) -> None:
     for ratio in scenario.ratios:
         if (value := compare(ratio, found)) is not None:
             sign = "minus" if ratio.difference else "over"
+            turns = f"middle half of {value.count} turns: {value.low:.3f} to {value.high:.3f}"
             print(
-                f"{ratio.row} {sign} {ratio.to}, {ratio.figure}: {value:.3f} (goal: {ratio.goal})", flush=True
+                f"{ratio.row} {sign} {ratio.to}, {ratio.figure}: {value.middle:.3f} (goal: {ratio.goal}; {turns})",
+                flush=True,
             )
 
 

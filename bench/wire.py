@@ -26,12 +26,13 @@ TIMEOUT = 600.0
 class Counts(msgspec.Struct, frozen=True):
     """What a server says of a request in the end: tokens of the answer, of the prompt, and of those that it computed.
 
-    None is what it does not say.
+    `computing` is how many seconds its engine took for these. None is what it does not say.
     """
 
     output: int
     prompt: int | None = None
     evaluated: int | None = None
+    computing: float | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,8 +102,8 @@ class NativeForm:
 
     def counts(self, lines: list[dict[str, Any]], tokens: int) -> Counts:
         last = lines[-1]
-        prompt = last["prompt_eval_count"]
-        return Counts(last["eval_count"], prompt, prompt - last.get("prompt_cached_count", 0))
+        prompt, seconds = last["prompt_eval_count"], last["prompt_eval_duration"] / 1e9
+        return Counts(last["eval_count"], prompt, prompt - last.get("prompt_cached_count", 0), seconds)
 
 
 class LlamaForm:
@@ -128,7 +129,10 @@ class LlamaForm:
 
     def counts(self, lines: list[dict[str, Any]], tokens: int) -> Counts:
         last = lines[-1]
-        return Counts(last["tokens_predicted"], last["tokens_evaluated"], last["timings"]["prompt_n"])
+        taken = last["timings"]
+        return Counts(
+            last["tokens_predicted"], last["tokens_evaluated"], taken["prompt_n"], taken["prompt_ms"] / 1e3
+        )
 
 
 class CompletionsForm:
