@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from corectl.model.conversion import Done
@@ -13,7 +14,7 @@ from corectl_convert.fields import Fields
 from corectl_convert.plan import planned
 from corectl_convert.pooling import MEAN, pooling_of
 from corectl_convert.recipe import Recipe, Value
-from corectl_convert.tensors import FILE_TYPES, Kind
+from corectl_convert.tensors import FILE_TYPES, Kind, Tensor
 from corectl_convert.tokenizers import tokenizer_metadata
 from corectl_convert.writer import write
 
@@ -25,20 +26,22 @@ def convert(files: ModelFiles, path: Path, done: Done, *, kind: Kind | None = No
     """
     config = Fields("config.json", config_of(files))
     recipe = recipe_of(config)
-    metadata = _general(recipe, pooling_of(files)) | tokenizer_metadata(files, config, recipe)
     checkpoint = Checkpoint(files)
+    # First, since a vocabulary is made as large as the configuration says: so large the embedding must be.
+    tensors = planned(recipe, checkpoint, kind or "F16")
+    metadata = _general(recipe, pooling_of(files)) | tokenizer_metadata(files, config, recipe)
 
-    def attempt(kind: Kind) -> None:
+    def attempt(kind: Kind, tensors: Sequence[Tensor]) -> None:
         described = metadata | {"general.file_type": FILE_TYPES[kind]}
-        write(path, recipe.architecture, described, planned(recipe, checkpoint, kind), done)
+        write(path, recipe.architecture, described, tensors, done)
 
     if kind is not None:
-        attempt(kind)
+        attempt(kind, tensors)
         return
     try:
-        attempt("F16")
+        attempt("F16", tensors)
     except OverflowError:
-        attempt("BF16")
+        attempt("BF16", planned(recipe, checkpoint, "BF16"))
 
 
 def _general(recipe: Recipe, pooling: int | None) -> dict[str, Value]:

@@ -17,6 +17,7 @@ from corectl.registry.keys import SigningKey, key_path
 from corectl.secret import Secret
 from corectl.transfer.client import Answer, ask
 from corectl.transfer.following import same_origin
+from corectl.transfer.peers import Peers
 from corectl_registry.challenge import Challenge, checked_realm, read_challenge
 from corectl_registry.docker_config import credentials
 
@@ -44,6 +45,8 @@ class AuthorizedHttp:
         except httpx.InvalidURL:
             raise BadRequest("invalid model name") from None
         self._http = http
+        # Also of addresses that the registry gives in a reply, as for the parts of an upload.
+        self._peers = Peers(http)
         self._proofs: dict[bool, str] = {}
         self._lock = asyncio.Lock()
 
@@ -63,6 +66,7 @@ class AuthorizedHttp:
     ) -> Answer:
         """One request, and a second one with proof where the registry asks for it.
 
+        What anybody else says beside a status and headers is nobody's business: the address may be any of theirs.
         Raises `Unauthorized` if that does not do, `RemoteUnreachable`, `RemoteError`.
         """
         writing = method not in READS
@@ -71,9 +75,17 @@ class AuthorizedHttp:
             proof = self.headers(writing=writing) if ours else {}
             body = content() if callable(content) else content
             answer = await ask(
-                self._http, method, url, headers={**(headers or {}), **proof}, content=body, seconds=seconds
+                self._http,
+                method,
+                url,
+                headers={**(headers or {}), **proof},
+                content=body,
+                seconds=seconds,
+                peers=self._peers,
             )
-            if answer.status != 401 or not ours:
+            if not ours:
+                return msgspec.structs.replace(answer, body=b"")
+            if answer.status != 401:
                 return answer
             if not last:
                 await self._prove(answer, writing, proof.get("authorization", ""))
@@ -82,9 +94,12 @@ class AuthorizedHttp:
     async def ask_elsewhere(
         self, method: str, url: str, headers: Mapping[str, str], content: Body, *, seconds: float
     ) -> Answer:
-        """One request to somebody whom the registry has named, without any proof."""
+        """One request to somebody whom the registry has named, without any proof; see `ask` for what comes back."""
         body = content() if callable(content) else content
-        return await ask(self._http, method, url, headers=headers, content=body, seconds=seconds)
+        answer = await ask(
+            self._http, method, url, headers=headers, content=body, seconds=seconds, peers=self._peers
+        )
+        return msgspec.structs.replace(answer, body=b"")
 
     async def _prove(self, answer: Answer, writing: bool, refused: str) -> None:
         """Gets a proof; of several requests that need one, the first gets it for all."""

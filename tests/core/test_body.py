@@ -17,7 +17,7 @@ from corectl.errors import BadRequest, Canceled, CorectlError, TooLarge, TooSlow
 from corectl.server import body as body_module
 from corectl.server.body import DRAIN_FACTOR, decode, read_body, stream_body
 from corectl.server.encodings import MAX_FRAMES
-from corectl.server.nesting import MAX_DEPTH
+from corectl.server.nesting import MAX_DEPTH, too_deep
 
 
 class Sender:
@@ -85,6 +85,14 @@ def test_what_is_nested_too_deeply_is_refused_on_every_stack(filler: str) -> Non
     for depth in (MAX_DEPTH, 960, 100_000):
         with pytest.raises(BadRequest, match="malformed JSON: nested too deeply"):
             decode(nested(depth, filler), Deep)
+
+
+def test_a_text_without_an_end_is_looked_at_once() -> None:
+    """Begun anew at each of its quotes, as many steps as the square of its length would never end."""
+    text = b"[" * (MAX_DEPTH + 1) + b'"' + b'\\"' * 2**21
+    assert too_deep(text)
+    with pytest.raises(BadRequest):
+        decode(text, Deep)
 
 
 def test_a_client_that_leaves() -> None:

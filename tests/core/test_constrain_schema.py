@@ -297,6 +297,7 @@ REFUSED: list[tuple[Any, str]] = [
     ({"$ref": "other.json#/a"}, "format.$ref: only references into the schema itself"),
     ({"$ref": "#/$defs/none"}, "format.$ref: nothing is at '#/$defs/none'"),
     ({"$ref": "#none"}, "format.$ref: nothing is at '#none'"),
+    ({"anyOf": [{"type": "string"}], "$ref": "#/anyOf/" + "9" * 5000}, "format.$ref: nothing is at"),
     ({"$ref": 1}, "format.$ref: must be a string"),
     ({"items": False, "type": "array", "minItems": 1}, "format: "),
     (

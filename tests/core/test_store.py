@@ -94,13 +94,10 @@ def test_starting_removes_only_old_orphans(tmp_path: Path) -> None:
     leftover, partial = tmp_path / "blobs" / "tmp-x", tmp_path / "blobs" / f"sha256-{'b' * 64}-partial-3"
     for path in (leftover, partial):
         path.write_bytes(b"")
-    ancient = time.time() - 7200
-    for path in (
-        leftover,
-        partial,
-        *(catalog.blobs.path_of(digest_of(data)) for data in (b"old", b"needed")),
-    ):
-        os.utime(path, (ancient, ancient))
+    for path in (leftover, partial):
+        os.utime(path, (time.time() - 7200,) * 2)
+    for data, days in ((b"old", 8), (b"needed", 8), (b"fresh", 6)):
+        os.utime(catalog.blobs.path_of(digest_of(data)), (time.time() - days * 86400,) * 2)
     catalog.start()
     assert [catalog.blobs.exists(digest_of(data)) for data in (b"needed", b"old", b"fresh")] == [
         True,

@@ -163,9 +163,31 @@ def test_an_old_reference_that_no_model_needs_is_removed_at_the_start(catalog: C
     blob = catalog.blobs.path_of(HELLO)
     catalog.start()
     assert blob.is_symlink()
-    os.utime(blob, (time.time() - 7200,) * 2, follow_symlinks=False)
+    os.utime(blob, (time.time() - 8 * 86400,) * 2, follow_symlinks=False)
     catalog.start()
     assert not blob.is_symlink() and source.exists()
+
+
+def test_references_outlive_a_disk_that_is_not_there(catalog: Catalog, source: Path) -> None:
+    refer(catalog, source)
+    blobs = catalog.blobs.folder
+    away = blobs.rename(blobs.with_name("away"))
+    blobs.symlink_to("not-mounted")
+    catalog.start()
+    blobs.unlink()
+    away.rename(blobs)
+    source.write_bytes(b"other")
+    assert "has changed" in catalog.blobs.references.problem(catalog.blobs.path_of(HELLO))
+
+
+def test_bytes_that_changed_are_not_copied_under_the_old_digest(catalog: Catalog, source: Path) -> None:
+    refer(catalog, source)
+    record = catalog.find(name("m"))
+    assert record is not None
+    source.write_bytes(b"other")
+    with pytest.raises(BadRequest, match="has changed"):
+        catalog.adopt(record, [])
+    assert catalog.blobs.path_of(HELLO).is_symlink()
 
 
 def test_a_linked_file_is_as_old_as_its_link(catalog: Catalog, source: Path) -> None:
@@ -277,6 +299,27 @@ def test_what_is_held_is_not_removed_by_any_server(tmp_path: Path) -> None:
         assert other.blobs.exists(HELLO)
     other.discard([HELLO])
     assert all_files(tmp_path) == set()
+
+
+def test_others_see_what_is_held(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path)
+    with catalog.holding([HELLO]):
+        (hold,) = (tmp_path / "corectl" / "holds").iterdir()
+        assert hold.stat().st_mode & 0o777 == 0o664
+
+
+def test_a_hold_that_cannot_be_read_may_hold_anything(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    catalog = Catalog(tmp_path)
+    add(catalog, "m", b"hello")
+    hold = tmp_path / "corectl" / "holds" / "unreadable"
+    hold.mkdir(parents=True)
+    catalog.delete(name("m"))
+    assert catalog.blobs.exists(HELLO) and "what others hold" in caplog.text
+    hold.rmdir()
+    catalog.discard([HELLO])
+    assert not catalog.blobs.exists(HELLO)
 
 
 def test_a_hold_ends_with_its_holder(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from corectl.errors import BadModelFile
 from corectl.model.manifest import Layer, MediaType, ModelConfig
 from corectl.model.record import ModelRecord
+from corectl.store import catalog as catalog_module
 from corectl.store import kept_records
 from corectl.store.catalog import Catalog
 from corectl.store.local_file import LocalFile
@@ -106,3 +107,23 @@ def test_a_manifest_that_is_replaced_while_it_is_read_is_not_kept(
     assert find(catalog).licenses == ["one"]
     monkeypatch.undo()
     assert find(catalog).licenses == ["two"]
+
+
+def test_a_file_that_is_replaced_while_it_is_looked_at_is_not_kept(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "licence"
+    source.write_bytes(b"one")
+    with LocalFile.open(source) as file:
+        stored = catalog.blobs.refer(file, file.digest())
+    layer = Layer(media_type=MediaType.LICENSE, digest=stored.digest, size=stored.size)
+    catalog.install(name("m"), catalog.manifest_bytes(ModelConfig(), [layer], []))
+
+    def replaced(record: ModelRecord, manifest: Path) -> list[kept_records.FileState]:
+        source.write_bytes(b"another")
+        return kept_records.file_states(record, manifest)
+
+    monkeypatch.setattr(catalog_module, "file_states", replaced)
+    assert find(catalog).problem == ""
+    monkeypatch.undo()
+    assert "has changed" in find(catalog).problem

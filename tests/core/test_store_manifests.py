@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from datetime import UTC
 from pathlib import Path
 
@@ -88,6 +89,22 @@ def test_broken_manifests_are_skipped_with_a_warning(
     assert "bad:latest" in caplog.text
     with pytest.raises(BadModelFile):
         catalog.find(name("bad"))
+
+
+@pytest.mark.parametrize("part", ["", "registry.ollama.ai", "registry.ollama.ai/library"])
+def test_no_blob_is_removed_while_a_folder_is_on_a_disk_that_is_not_there(tmp_path: Path, part: str) -> None:
+    catalog = Catalog(tmp_path)
+    add(catalog, "m", b"one")
+    os.utime(catalog.blobs.path_of(digest_of(b"one")), (1, 1))
+    folder = tmp_path / "manifests" / part
+    away = folder.rename(tmp_path / "away")
+    folder.symlink_to("not-mounted")
+    assert catalog.list() == []
+    catalog.start()
+    folder.unlink()
+    away.rename(folder)
+    assert [record.name.short for record in catalog.list()] == ["m:latest"]
+    assert catalog.blobs.exists(digest_of(b"one"))
 
 
 def test_no_blob_is_removed_while_a_manifest_is_broken(tmp_path: Path) -> None:

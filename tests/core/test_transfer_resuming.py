@@ -20,6 +20,7 @@ import pytest
 from corectl.errors import RemoteError
 from corectl.model.manifest import Layer, MediaType
 from corectl.model.name import ModelName
+from corectl.transfer.partial import PartialFile
 from corectl.transfer.parts import Notes, Part
 from tests.core.download_kit import DATA, check, ranges
 from tests.core.transfer_kit import (
@@ -51,6 +52,10 @@ def test_notes_are_such_as_others_write(tmp_path: Path) -> None:
     for bad in ("", "{", '{"N":1,"Offset":100,"Size":50,"Completed":51}', '{"N":1,"Offset":99,"Size":51}'):
         (tmp_path / "sha256-ab-partial-1").write_text(bad)
         assert Notes(partial).read(150) is None
+    # A power failure may have taken bytes that were noted.
+    notes.write([(parts[1], 40)])
+    notes.write([(parts[1], 7)])
+    assert Notes(partial).read(150) == [Part(0, 0, 100, 100), Part(1, 100, 50, 7)]
     notes.remove()
     assert list(tmp_path.iterdir()) == []
 
@@ -137,6 +142,32 @@ def test_one_who_leaves_does_not_take_it_from_the_others(
     assert puller.run(work)[-1].status == "success"
     asked = ranges(origin.blob_requests(layer))
     assert len({first for first, _ in asked}) == len(asked)
+
+
+def test_one_who_leaves_at_once_does_not_keep_the_file(
+    puller: Puller, layer: Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that takes the file goes on when nobody waits for it any more."""
+    begun, go_on = threading.Event(), threading.Event()
+    take = PartialFile.open
+
+    def slowly(file: PartialFile) -> bool:
+        begun.set()
+        go_on.wait(10)
+        return take(file)
+
+    async def work(transfers: Any) -> Any:
+        monkeypatch.setattr(PartialFile, "open", slowly)
+        first = asyncio.ensure_future(steps_of(transfers.pull("m")))
+        await asyncio.to_thread(begun.wait, 10)
+        first.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(first, return_exceptions=True)
+        return await asyncio.wait_for(steps_of(transfers.pull("m")), 30)
+
+    assert puller.run(work)[-1].status == "success"
+    assert puller.path(layer).read_bytes() == DATA
 
 
 def test_a_registry_that_fails_does_not_fail_others(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def test_absurd_sizes_name_their_field(folder: Path, key: str, value: Any) -> No
         ({"eos_token_id": 384}, "eos_token_id"),
         ({"num_hidden_layers": 2}, "lack the tensor 'layers.1"),
         ({"intermediate_size": 64}, "mlp.gate_proj.weight.*48.*64"),
+        ({"vocab_size": 2**24}, "embed_tokens.weight.*384.*16777216"),
     ],
 )
 def test_bad_fields_are_named(folder: Path, changes: dict[str, Any], said: str) -> None:

@@ -17,6 +17,7 @@ from corectl.errors import BadRequest, Forbidden, NotFound, NotSupported, Remote
 from corectl.model.manifest import Layer, MediaType, ModelConfig
 from corectl.model.name import ModelName
 from corectl.progress import Progress
+from corectl.transfer import peers
 from corectl_registry.registry import OciRegistry
 from tests.core.transfer_kit import (
     QUICK,
@@ -413,6 +414,39 @@ def test_a_store_that_the_registry_names_learns_nothing(tmp_path: Path, uploads:
         )
         assert {asked.method for asked in other.log} == {"PUT"}
         assert not any("authorization" in asked.headers for asked in other.log)
+
+
+def test_a_registry_outside_cannot_send_bytes_inside(
+    tmp_path: Path, uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, address = peers._is_inside, uploads.origin.address
+    monkeypatch.setattr(
+        peers,
+        "_is_inside",
+        lambda stream: stream.get_extra_info("server_addr") != address and inside(stream),
+    )
+    with running_origin() as other:
+        uploads.elsewhere = other.url
+        here, name = store(tmp_path), f"{uploads.origin.host}/library/m"
+        made(here, name)
+        _, error = push_failing(here, name, insecure=True)
+    assert isinstance(error, RemoteError) and "not on the internet" in error.message
+    assert other.log == []
+
+
+def test_what_a_store_elsewhere_says_is_not_shown(tmp_path: Path, uploads: Uploads) -> None:
+    def refuse(reply: Reply) -> bool:
+        _read(reply)
+        reply.send(400, b"what only insiders may see")
+        return True
+
+    with running_origin() as other:
+        other.faults.append(refuse)
+        uploads.elsewhere = other.url
+        here, name = store(tmp_path), f"{uploads.origin.host}/library/m"
+        made(here, name)
+        _, error = push_failing(here, name, insecure=True)
+    assert isinstance(error, RemoteError) and error.message == "400"
 
 
 def test_leaving_a_push_ends_it(tmp_path: Path, uploads: Uploads) -> None:

@@ -189,7 +189,8 @@ class _Copy:
         path: list[str | int] = []
         for part in fragment[1:].split("/"):
             key: str | int = part.replace("~1", "/").replace("~0", "~")
-            if isinstance(target, list) and part.isdecimal() and int(part) < len(target):
+            # Python reads no number of thousands of digits.
+            if isinstance(target, list) and part.isdecimal() and len(part) < 10 and int(part) < len(target):
                 key = int(part)
             elif not isinstance(target, dict) or key not in target:
                 raise CannotEnforce(f"nothing is at {reference[:MAX_SHOWN]!r}")

@@ -170,7 +170,11 @@ def _encodable(value: ToRunner | ToServer) -> Any:
 
 
 def _is_text(text: str) -> bool:
-    return not any("\ud800" <= char <= "\udfff" for char in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _whole_characters(text: str) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 MAX_DEPTH = 256
 """Lists and objects within one another. Whoever writes them again calls itself for each, and has other calls behind."""
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# It never looks at a byte twice: one that does not end would be begun anew at each of its escaped quotes.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _TURNS = np.zeros(256, np.int8)
 _TURNS[[ord("["), ord("{")]] = 1
 _TURNS[[ord("]"), ord("}")]] = -1

@@ -65,7 +65,8 @@ class Catalog:
                 if self._prune:
                     self.blobs.remove_leftovers(older_than_s=_GRACE_S, partial_s=_PARTIAL_GRACE_S)
                     self.manifests.remove_leftovers(older_than_s=_GRACE_S)
-                    self._remove_unreferenced(self.blobs.digests(older_than_s=_GRACE_S))
+                    # They may be the first of a pull that was not finished.
+                    self._remove_unreferenced(self.blobs.digests(older_than_s=_PARTIAL_GRACE_S))
         except OSError as error:  # it may be somebody else's, to be read only
             _log.warning("the model store is not tidied up: %s", error)
 
@@ -115,13 +116,14 @@ class Catalog:
             stored = self.manifests.read(name)
             try:
                 record = self._record(stored)
+                states = file_states(record, self.manifests.path_of(stored.name))
+                again = self._record(self.manifests.read(name))
             except BadModelFile:
                 if self.manifests.read(name).data == stored.data:
                     raise
                 continue
-            states = file_states(record, self.manifests.path_of(stored.name))
-            # It may have been replaced before its state was taken.
-            if self.manifests.read(name).data == stored.data:
+            # What it was made of may have been replaced before its state was taken.
+            if again == record:
                 self._kept.keep(record, states)
             return record
 
@@ -162,11 +164,16 @@ class Catalog:
             return self.blobs.refer(file, digest)
 
     def adopt(self, record: ModelRecord, created: Digests) -> Layers:
-        """The layers of a model, all of them in the store afterwards. New blobs are added to `created`."""
+        """The layers of a model, all of them in the store afterwards. New blobs are added to `created`.
+
+        Raises `BadRequest` for one of the store whose file is not what it was: a digest that is trusted must be right.
+        """
         record.check()
         layers = []
         for layer in record.layers:
-            if not self.blobs.exists(layer.digest):
+            if record.origin == "store":
+                self.blobs.require(layer.digest)
+            elif not self.blobs.exists(layer.digest):
                 self.blobs.link_or_copy(layer.path, layer.digest)
                 created.append(layer.digest)
             layers.append(
@@ -230,9 +237,9 @@ class Catalog:
     def discard(self, digests: Iterable[str]) -> None:
         """Remove blobs that a failed operation made, unless a model has come to need them."""
         with self.lock:
-            stored, complete = self.manifests.all()
-            if complete:
-                self.blobs.remove_unreferenced(digests, _referenced(stored) | self._holds.all())
+            needed = self._needed()
+            if needed is not None:
+                self.blobs.remove_unreferenced(digests, needed)
 
     def _digests(self, name: ModelName) -> Digests:
         try:
@@ -243,12 +250,22 @@ class Catalog:
     def _remove_unreferenced(self, digests: Sequence[str]) -> None:
         if not self._prune or not digests:
             return
+        needed = self._needed()
+        if needed is not None:
+            removed = self.blobs.remove_unreferenced(digests, needed)
+            _log.info("removed %d blobs that no model needs", len(removed))
+
+    def _needed(self) -> set[str] | None:
+        """What models have or anybody holds; None, with a warning, if it is not known."""
         stored, complete = self.manifests.all()
         if not complete:
             _log.warning("no blobs are removed while a manifest cannot be read")
-            return
-        removed = self.blobs.remove_unreferenced(digests, _referenced(stored) | self._holds.all())
-        _log.info("removed %d blobs that no model needs", len(removed))
+            return None
+        try:
+            return {digest for manifest in stored for digest in manifest.digests} | self._holds.all()
+        except OSError as error:
+            _log.warning("no blobs are removed while it is not known what others hold: %s", error)
+            return None
 
     def _record(self, stored: StoredManifest) -> ModelRecord:
         manifest = stored.manifest
@@ -285,7 +302,3 @@ class Catalog:
             ) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadModelFile(f"the config of '{stored.name.short}' is damaged: {error}") from None
-
-
-def _referenced(stored: Iterable[StoredManifest]) -> set[str]:
-    return {digest for manifest in stored for digest in manifest.digests}

@@ -34,6 +34,8 @@ class Holds:
         self._folder.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=self._folder)
         try:
+            # A server of somebody else who shares the store must see it.
+            os.fchmod(descriptor, 0o664)
             claim(descriptor)
             os.write(descriptor, "".join(f"{digest}\n" for digest in digests).encode())
             yield
@@ -42,12 +44,15 @@ class Holds:
             os.close(descriptor)
 
     def all(self) -> set[str]:
-        """What is held by anybody. Files of holders that are gone are removed on the way."""
+        """What is held by anybody. Files of holders that are gone are removed on the way.
+
+        Raises `OSError` for one that cannot be read.
+        """
         found: set[str] = set()
         for path in self._folder.iterdir() if self._folder.is_dir() else ():
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            except OSError:
+            except FileNotFoundError:  # given up meanwhile
                 continue
             with os.fdopen(descriptor) as file:
                 if _is_abandoned(file):

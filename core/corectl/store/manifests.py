@@ -64,13 +64,18 @@ class ManifestStore:
 
     def names(self) -> list[ModelName]:
         """All names with a manifest, whether it can be read or not; other files are passed over."""
-        found = []
-        for path in _descend(self._folder, 4):
+        return self._names()[0]
+
+    def _names(self) -> tuple[list[ModelName], bool]:
+        """The names, and whether that is all there are: a folder that cannot be listed may have more."""
+        found: list[ModelName] = []
+        unlisted: list[Path] = []
+        for path in _descend(self._folder, 4, unlisted):
             try:
                 found.append(ModelName.from_path(path.relative_to(self._folder).parts))
             except BadRequest:
                 _log.debug("not a manifest: %s", path)
-        return found
+        return found, not unlisted
 
     def locate(self, name: ModelName) -> ModelName | None:
         """The stored spelling of `name`, the exact one first; None if there is no such manifest.
@@ -84,7 +89,7 @@ class ManifestStore:
     def _matches(self, name: ModelName) -> list[ModelName]:
         folders = [self._folder]
         for part in name.key:
-            folders = [path for folder in folders for path in _children(folder) if _same(path.name, part)]
+            folders = [path for folder in folders for path in _children(folder, []) if _same(path.name, part)]
         paths = [path.relative_to(self._folder) for path in folders if path.is_file()]
         return [ModelName.from_path(path.parts) for path in paths]
 
@@ -103,8 +108,9 @@ class ManifestStore:
 
     def all(self) -> tuple[list[StoredManifest], bool]:
         """All manifests that can be read, and whether that is all there are. Broken ones are logged."""
-        found, complete = [], True
-        for name in self.names():
+        names, complete = self._names()
+        found = []
+        for name in names:
             try:
                 found.append(self.read(name))
             except NotFound:  # deleted meanwhile
@@ -167,16 +173,23 @@ def _same(name: str, part: str) -> bool:
     return name.isascii() and name.casefold() == part
 
 
-def _descend(folder: Path, levels: int) -> Iterator[Path]:
-    for path in _children(folder):
+def _descend(folder: Path, levels: int, unlisted: list[Path]) -> Iterator[Path]:
+    for path in _children(folder, unlisted):
         if levels > 1:
-            yield from _descend(path, levels - 1)
+            yield from _descend(path, levels - 1, unlisted)
         elif path.is_file():
             yield path
 
 
-def _children(folder: Path) -> list[Path]:
+def _children(folder: Path, unlisted: list[Path]) -> list[Path]:
+    """What is in a folder; one that may be there and cannot be read is added to `unlisted`."""
     try:
         return sorted(folder.iterdir())
-    except OSError:  # not a folder, not readable, or gone
+    except NotADirectoryError:
+        return []
+    except OSError as error:
+        # A link to nothing may lead to a disk that is not mounted.
+        if not isinstance(error, FileNotFoundError) or folder.is_symlink():
+            _log.warning("the manifests in %s cannot be listed: %s", folder, error.strerror)
+            unlisted.append(folder)
         return []

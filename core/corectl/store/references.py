@@ -7,6 +7,7 @@ of its file, and nothing is checked.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -56,12 +57,16 @@ class References:
         self._folder = root / "corectl" / "references"
 
     def find(self, blob: Path) -> Reference | None:
-        """What the blob refers to; None for a plain file, and for a link that has no record here."""
+        """What the blob refers to; None for a plain file, and for a link that has no record here. Raises `OSError`."""
         try:
             target = str(blob.readlink())
             found = msgspec.json.decode(read_small(self._folder / blob.name, _MAX_RECORD), type=Reference)
-        except (OSError, BadModelFile, msgspec.DecodeError, UnicodeDecodeError):
+        except (FileNotFoundError, BadModelFile, msgspec.DecodeError, UnicodeDecodeError):
             return None
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # not a link
+                return None
+            raise
         return found if found.path == target else None
 
     def problem(self, blob: Path) -> str:
@@ -99,8 +104,9 @@ class References:
         (self._folder / blob.name).unlink(missing_ok=True)
 
     def tidy(self, blobs: Path) -> None:
-        """Remove the records whose blob refers to nothing, or to something else."""
-        if self._folder.is_dir():
+        """Remove the records whose blob refers to nothing, or to something else. Raises `OSError`."""
+        # The blobs may be on a disk that is not mounted.
+        if blobs.is_dir() and self._folder.is_dir():
             for record in self._folder.iterdir():
                 if self.find(blobs / record.name) is None:
                     record.unlink(missing_ok=True)

@@ -105,15 +105,17 @@ class Download:
 
         Raises `DigestMismatch` (nothing is left then), `NotFound`, `RemoteError`, `OSError`; what has come is kept.
         """
-        if not await self._take():
-            return
         try:
+            if not await self._take():
+                return
             await self._begin()
             await _together([self._note(), self._flush()], [self._bring(), self._hash()])
             await self._finish()
         finally:
-            await self._workers.settled()
-            self._leave()
+            try:
+                await self._workers.settled()
+            finally:
+                self._leave()
 
     async def _take(self) -> bool:
         """Waits for the file if another process has it; False if that one has made it a blob."""

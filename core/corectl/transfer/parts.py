@@ -65,14 +65,14 @@ def span_of(run: Sequence[Part]) -> Part:
 
 
 class Notes:
-    """The files `<partial>-<n>`. A note is never shorter than the one before, so that one write replaces it whole."""
+    """The files `<partial>-<n>`. A note is mostly as long as the one before: one write replaces it whole."""
 
     def __init__(self, partial: Path) -> None:
         self._partial = partial
         self._written: dict[int, int] = {}
 
     def read(self, size: int) -> list[Part] | None:
-        """The parts that were noted, if together they are the blob; a part without a readable note is not begun."""
+        """The parts that were noted, if together they are the blob."""
         found = [self._part(path) for path in self._paths()]
         parts = sorted((part for part in found if part is not None), key=lambda part: part.n)
         offset = 0
@@ -90,6 +90,7 @@ class Notes:
                 descriptor = os.open(self._path(part.n), os.O_WRONLY | os.O_CREAT, 0o644)
                 try:
                     os.pwrite(descriptor, note, 0)
+                    os.ftruncate(descriptor, len(note))
                 finally:
                     os.close(descriptor)
                 self._written[part.n] = completed
