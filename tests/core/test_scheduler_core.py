@@ -233,6 +233,16 @@ def test_a_context_that_was_lowered_suits_those_who_did_not_ask_for_it() -> None
     assert scheduler.gone("a", 2.0) == [Start("a", 2)]
 
 
+def test_a_context_that_was_lowered_is_not_loaded_again_for_an_input_that_is_to_fit_it() -> None:
+    scheduler = core()
+    exactly = msgspec.structs.replace(request(1, ctx=32768, automatic=True), exact=True)
+    scheduler.arrive(exactly)
+    assert scheduler.loaded("a", 100, 1.0, num_ctx=4096) == [Grant(1, "a")]
+    assert scheduler.release(1, 1.0) == []
+    asked = msgspec.structs.replace(request(2, ctx=8192, now=2.0), exact=True)
+    assert scheduler.arrive(asked) == [Stop("a", "reload")]
+
+
 def test_options_that_are_left_open_suit_what_is_loaded() -> None:
     scheduler = core()
     scheduler.arrive(request(1, threads=2))

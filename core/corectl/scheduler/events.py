@@ -108,7 +108,6 @@ class Entry(msgspec.Struct, kw_only=True):
         wanted, there = request.options.num_ctx, self.num_ctx or 0
         if wanted is None:
             return True
-        if request.exact:
-            return wanted == there
         # One that nobody asked for is what the load has made of it.
-        return wanted <= (max(there, self.options.num_ctx or 0) if request.automatic else there)
+        most = max(there, self.options.num_ctx or 0) if request.automatic else there
+        return wanted in (there, most) if request.exact else wanted <= most
