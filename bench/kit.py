@@ -166,28 +166,29 @@ def medians(rounds: list[Figures]) -> Figures:
     return {name: statistics.median(item[name] for item in rounds) for name in rounds[0]}
 
 
-class Spread(msgspec.Struct, frozen=True):
+class Quartiles(msgspec.Struct, frozen=True):
     """The median of so many values, and between which two their middle half lies."""
 
     count: int
-    low: float
-    middle: float
-    high: float
+    lower: float
+    median: float
+    upper: float
 
 
-def spread(values: list[float]) -> Spread:
+def quartiles(values: list[float]) -> Quartiles:
+    """Of one value or more."""
     if len(values) == 1:
-        return Spread(1, *values * 3)
-    return Spread(len(values), *statistics.quantiles(values, n=4, method="inclusive"))
+        return Quartiles(1, *values * 3)
+    return Quartiles(len(values), *statistics.quantiles(values, n=4, method="inclusive"))
 
 
-def compare(ratio: Ratio, found: Measured) -> Spread | None:
+def compare(ratio: Ratio, found: Measured) -> Quartiles | None:
     """Of the turns' ratios (or differences); None where one of the rows was not measured."""
     ours, others = found.get(ratio.row), found.get(ratio.to)
     if not ours or not others or ratio.figure not in others[0]:
         return None
     pairs = [(a[ratio.figure], b[ratio.figure]) for a, b in zip(ours, others, strict=True)]
-    return spread([a - b if ratio.difference else a / b for a, b in pairs])
+    return quartiles([a - b if ratio.difference else a / b for a, b in pairs])
 
 
 def print_table(scenario: Scenario, model: str, found: Measured) -> None:
@@ -208,9 +209,9 @@ def print_table(scenario: Scenario, model: str, found: Measured) -> None:
     for ratio in scenario.ratios:
         if (value := compare(ratio, found)) is not None:
             sign = "minus" if ratio.difference else "over"
-            turns = f"middle half of {value.count} turns: {value.low:.3f} to {value.high:.3f}"
+            turns = f"middle half of {value.count} turns: {value.lower:.3f} to {value.upper:.3f}"
             print(
-                f"{ratio.row} {sign} {ratio.to}, {ratio.figure}: {value.middle:.3f} (goal: {ratio.goal}; {turns})",
+                f"{ratio.row} {sign} {ratio.to}, {ratio.figure}: {value.median:.3f} (goal: {ratio.goal}; {turns})",
                 flush=True,
             )
 

@@ -45,7 +45,7 @@ class AuthorizedHttp:
         except httpx.InvalidURL:
             raise BadRequest("invalid model name") from None
         self._http = http
-        # Also of addresses that the registry gives in a reply, as for the parts of an upload.
+        # They are the registry's at first, and then those that its replies lead to, as for the parts of an upload.
         self._peers = Peers(http)
         self._proofs: dict[bool, str] = {}
         self._lock = asyncio.Lock()

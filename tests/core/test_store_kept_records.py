@@ -29,6 +29,14 @@ def find(catalog: Catalog, model: str = "m") -> ModelRecord:
     return record
 
 
+def refer(catalog: Catalog, source: Path) -> None:
+    """Store a model whose licence is a file where it lies."""
+    with LocalFile.open(source) as file:
+        stored = catalog.blobs.refer(file, file.digest())
+    layer = Layer(media_type=MediaType.LICENSE, digest=stored.digest, size=stored.size)
+    catalog.install(name("m"), catalog.manifest_bytes(ModelConfig(), [layer], []))
+
+
 def test_a_record_is_kept_and_its_texts_with_it(catalog: Catalog) -> None:
     add(catalog, "m", b"one")
     first = find(catalog)
@@ -60,10 +68,7 @@ def test_a_layer_that_goes_is_missed(catalog: Catalog) -> None:
 def test_a_file_elsewhere_that_changes_is_a_problem(catalog: Catalog, tmp_path: Path) -> None:
     source = tmp_path / "licence"
     source.write_bytes(b"hello")
-    with LocalFile.open(source) as file:
-        stored = catalog.blobs.refer(file, file.digest())
-    layer = Layer(media_type=MediaType.LICENSE, digest=stored.digest, size=stored.size)
-    catalog.install(name("m"), catalog.manifest_bytes(ModelConfig(), [layer], []))
+    refer(catalog, source)
     assert find(catalog) is find(catalog)
     status = source.stat()
     os.utime(source, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
@@ -114,10 +119,7 @@ def test_a_file_that_is_replaced_while_it_is_looked_at_is_not_kept(
 ) -> None:
     source = tmp_path / "licence"
     source.write_bytes(b"one")
-    with LocalFile.open(source) as file:
-        stored = catalog.blobs.refer(file, file.digest())
-    layer = Layer(media_type=MediaType.LICENSE, digest=stored.digest, size=stored.size)
-    catalog.install(name("m"), catalog.manifest_bytes(ModelConfig(), [layer], []))
+    refer(catalog, source)
 
     def replaced(record: ModelRecord, manifest: Path) -> list[kept_records.FileState]:
         source.write_bytes(b"another")
