@@ -29,6 +29,7 @@ from tests.registry.served import insecure_name, steps, transfer_server
 from tests.tiny_models import write_tiny
 
 MB = 2**20
+DAY = 24 * 60 * 60
 SLACK = 4 * MB
 """What may be fetched again after a kill: bytes that were on their way, or not yet noted."""
 
@@ -75,10 +76,10 @@ class Killed:
         return [model["name"] for model in self.server.client.get("/api/tags").json()["models"]]
 
     def grow_old(self) -> None:
-        """Lets hours pass over what lies about, then starts a server, which removes what nobody needs."""
+        """Lets more than a week pass over what lies about, then starts a server, which removes what nobody needs."""
         assert self.server.stop() == 0
         for path in self.server.models.rglob("*"):
-            os.utime(path, (time.time() - 7200,) * 2, follow_symlinks=False)
+            os.utime(path, (time.time() - 8 * DAY,) * 2, follow_symlinks=False)
         self.server = self._started()
 
     def blobs(self) -> set[str]:
