@@ -9,7 +9,8 @@ from litestar import Response
 
 from corectl.errors import BadRequest, NotFound
 from corectl.messages import Embedding, Vectors
-from corectl.output.vectors import rows
+from corectl.output.vectors import json_rows
+from corectl.server.apart import apart
 from corectl.server.body import AnyRequest
 from corectl.server.context import Clock
 from corectl.server.services import Services, require_name
@@ -54,14 +55,17 @@ async def embed(request: AnyRequest, services: Services, body: EmbedRequest) -> 
     )
     if not inputs:
         return reply(EmbedReply(model=body.model, embeddings=[]))
-    return reply(
-        EmbedReply(
-            model=body.model,
-            embeddings=rows(vectors),
-            prompt_eval_count=vectors.prompt_tokens,
-            dropped_tokens=vectors.dropped_tokens,
-            **durations(clock),
-        )
+    return await apart(len(vectors.data), lambda: reply(_embed_reply(body.model, vectors, clock)))
+
+
+def _embed_reply(model: str, vectors: Vectors, clock: Clock) -> EmbedReply:
+    written: list[Any] = json_rows(vectors)
+    return EmbedReply(
+        model=model,
+        embeddings=written,
+        prompt_eval_count=vectors.prompt_tokens,
+        dropped_tokens=vectors.dropped_tokens,
+        **durations(clock),
     )
 
 
@@ -69,7 +73,8 @@ async def embeddings(request: AnyRequest, services: Services, body: EmbeddingsRe
     require_name(body.model)
     inputs = (body.prompt,) if body.prompt else ()
     vectors = await while_connected(request, _vectors(services, Clock(), body, inputs, truncate=False))
-    return reply(EmbeddingsReply(rows(vectors)[0] if inputs else []))
+    written: list[Any] = json_rows(vectors)
+    return reply(EmbeddingsReply(written[0] if inputs else []))
 
 
 async def _vectors(

@@ -11,7 +11,7 @@ import msgspec
 from litestar import Response
 
 from corectl.messages import Embedding, Tokenize, Tokens, Vectors
-from corectl.output.vectors import rows
+from corectl.output.vectors import json_rows
 from corectl.server.apart import apart
 from corectl.server.asking import asking
 from corectl.server.body import AnyRequest
@@ -59,7 +59,7 @@ async def embeddings(request: AnyRequest, services: Services, asked: AskedEmbedd
 
 
 def _object(vectors: Vectors, asked: AskedEmbeddings) -> EmbeddingsReply:
-    found: list[Any] = _base64(vectors) if asked.packed else rows(vectors)
+    found: list[Any] = _base64(vectors) if asked.packed else json_rows(vectors)
     return EmbeddingsReply(
         data=[EmbeddingObject(embedding=vector, index=index) for index, vector in enumerate(found)],
         model=asked.body.model,

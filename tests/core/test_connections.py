@@ -27,6 +27,13 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"fine"})
 
 
+async def whole(scope: Any, receive: Any, send: Any) -> None:
+    """Answers when it has all of the request's body."""
+    while (await receive()).get("more_body"):
+        pass
+    await app(scope, receive, send)
+
+
 @asynccontextmanager
 async def serving(application: Any = app, **limits: Any) -> AsyncIterator[Connect]:
     """A server whose connections have these limits."""
@@ -136,6 +143,86 @@ def test_a_second_head_that_never_ends_does_not_outlive_a_long_answer() -> None:
                 writer.write(b"x")
                 await asyncio.sleep(0.02)
             assert ended.result() == b""
+            writer.close()
+
+    play(story())
+
+
+LONG = b"x" * connections.MAX_HEAD
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + LONG + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nx: " + LONG + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * (connections.MAX_HEAD // 2) + b"\r\n",
+        b"GET / HTTP/1.1\r\nx: " + LONG * 8,
+        b"GET /" + LONG * 8,
+        b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * connections.MAX_HEAD,
+    ],
+    ids=["address", "header", "headers", "header without end", "address without end", "headers without end"],
+)
+def test_a_head_that_is_too_large_is_refused(head: bytes) -> None:
+    async def story() -> None:
+        async with serving() as connect:
+            answered = await answer(connect, head)
+            assert answered.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+            assert (
+                b'{"error":"the address and the headers of the request are larger than 64 KiB"}' in answered
+            )
+
+    play(story())
+
+
+def test_a_large_head_and_a_large_body_are_fine() -> None:
+    async def story() -> None:
+        async with serving(whole) as connect:
+            reader, writer = await connect()
+            large = b"x: " + LONG[:-100] + b"\r\n"
+            for _ in range(3):
+                writer.write(
+                    b"POST / HTTP/1.1\r\ncontent-length: 1000000\r\n" + large + b"\r\n" + bytes(10**6)
+                )
+                assert (await reader.readuntil(b"fine")).startswith(b"HTTP/1.1 200")
+                writer.write(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n")
+                writer.write(b"1\r\nx\r\n" * 10**5 + b"0\r\nx: y\r\n\r\n")
+                assert (await reader.readuntil(b"fine")).startswith(b"HTTP/1.1 200")
+            writer.close()
+
+    play(story())
+
+
+@pytest.mark.parametrize("after", [b"0\r\nx: ", b"0\r\n", b"1;"], ids=["trailer", "trailers", "extension"])
+def test_what_follows_a_body_without_end_ends_the_connection(after: bytes) -> None:
+    async def story() -> None:
+        async with serving(whole) as connect:
+            reader, writer = await connect()
+            writer.write(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n" + after)
+            ended = asyncio.ensure_future(until_closed(reader))
+            while not ended.done():
+                writer.write(b"x: y\r\n" * 1000 if after == b"0\r\n" else LONG[:5000])
+                await asyncio.sleep(0.001)
+            assert ended.result() == b""
+            writer.close()
+
+    play(story())
+
+
+def test_a_bad_second_request_is_not_answered_in_the_middle_of_the_first_answer() -> None:
+    async def halfway(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def story() -> None:
+        async with serving(halfway) as connect:
+            reader, writer = await connect()
+            writer.write(REQUEST)
+            assert await reader.readuntil(b"4\r\nhalf\r\n")
+            writer.write(b"nonsense\r\n\r\n")
+            assert await until_closed(reader) == b""
             writer.close()
 
     play(story())

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from corectl.constrain.compile import Compiler
+from corectl.constrain.schema import relax_schema
 from corectl.constrain.vocabulary import Vocabulary
 from corectl.errors import BadRequest
 from corectl.messages import Grammar
@@ -194,6 +195,15 @@ def test_refused(schema: Any, compiler: Compiler) -> None:
 def test_large_but_fine(schema: Any, compiler: Compiler) -> None:
     began = time.process_time()
     compiler.content(Grammar(kind="schema", text=text_of(schema)))
+    assert time.process_time() - began < SECONDS
+
+
+@pytest.mark.parametrize("name", ["a", "elsewhere"])
+def test_many_anchors(name: str) -> None:
+    anchored = {f"d{number}": {"$anchor": f"a{number}", "type": "null"} for number in range(3000)}
+    properties = {f"p{number}": {"$ref": f"#{name}{number}"} for number in range(3000)}
+    began = time.process_time()
+    relax_schema({"$defs": anchored, "properties": properties}, "parameters")
     assert time.process_time() - began < SECONDS
 
 

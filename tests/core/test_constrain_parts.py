@@ -233,6 +233,13 @@ def test_tools_that_a_dialect_cannot_write_are_free() -> None:
     assert (notice.code, notice.message) == ("tool_schema_relaxed", "tool 'f': not enforced: parameters")
 
 
+def test_tools_whose_turn_comes_too_late_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corectl.constrain.tools.MAX_SECONDS", -1)
+    parameters, (notice,) = relaxed({"type": "object", "properties": {"a": {}}})
+    assert parameters == {"type": "object"}
+    assert (notice.code, notice.message) == ("tool_schema_relaxed", "tool 'f': not enforced: parameters")
+
+
 def test_a_tool_without_parameters() -> None:
     plain = {"type": "function", "function": {"name": "f"}}
     request = OutputRequest(template=None, tools=(plain,))

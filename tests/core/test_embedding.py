@@ -100,7 +100,7 @@ def test_more_text_than_a_request_may_have(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def finish(*vectors: list[float], dimensions: int = 0) -> list[list[float]]:
-    return rows(finish_vectors(np.array(vectors, np.float32), dimensions=dimensions))
+    return list(rows(finish_vectors(np.array(vectors, np.float32), dimensions=dimensions)))
 
 
 def test_vectors_have_length_one_and_keep_their_order() -> None:

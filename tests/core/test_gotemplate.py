@@ -14,6 +14,8 @@ from corectl.errors import BadRequest
 from corectl.messages import Message
 from corectl.prompt import budget, go_chat
 from corectl.prompt.gotemplate import execute, parse
+from corectl.prompt.gotemplate.printf import sprintf
+from corectl.prompt.gotemplate.values import Fault
 
 CHATML = (
     "{{ if .System }}<|im_start|>system\n{{ .System }}<|im_end|>\n{{ end }}"
@@ -185,6 +187,11 @@ def test_execution_errors(text: str) -> None:
         data["S"] = "x" * 1000
     with pytest.raises(BadRequest, match="template: :1: "):
         run(text, **data)
+
+
+def test_a_format_stops_when_it_has_made_too_much() -> None:
+    with pytest.raises(Fault, match="too much text"):
+        sprintf("%99999s" * 200, *[""] * 200)
 
 
 @settings(max_examples=200, deadline=None)

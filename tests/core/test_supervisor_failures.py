@@ -255,9 +255,11 @@ def runs_models(process: psutil.Process) -> bool:
 async def no_children() -> None:
     """Returns when they are gone, and asyncio knows.
 
-    A start that was cancelled in mid-spawn leaves the wait to asyncio, which in Python 3.11 waits in a thread. A loop that
-    ends before it hears of the end leaves a `Popen` that complains in whatever test comes next.
+    A start that was cancelled in mid-spawn leaves the wait to asyncio, which in Python 3.11 waits in a thread. A loop
+    that ends before it hears of the end leaves a `Popen` that complains in whatever test comes next.
     """
     await until(lambda: not children())
-    await until(lambda: not any(thread.name.startswith("asyncio-waitpid") for thread in threading.enumerate()))
+    await until(
+        lambda: not any(thread.name.startswith("asyncio-waitpid") for thread in threading.enumerate())
+    )
     await asyncio.sleep(0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,3 +113,38 @@ def test_past_thoughts_in_a_prompt() -> None:
         assert (
             render(ChatPrompt(template=template, messages=messages), bos_token="", eos_token="") == expected
         )
+
+
+MANY = 20_000
+MANY_CALLS = tuple({"id": f"c{number}", "function": {"name": f"f{number}"}} for number in range(MANY))
+
+
+@pytest.mark.parametrize(
+    ("change", "chat", "turns"),
+    [
+        (late_system_in_user, [Message(role="user", content="x" * 500, images=("i",))] * MANY, 1),
+        (
+            with_call_ids,
+            [
+                Message(role="assistant", tool_calls=MANY_CALLS),
+                *(Message(role="tool", tool_name=f"f{number}") for number in reversed(range(MANY))),
+            ],
+            MANY + 1,
+        ),
+        (
+            one_call_a_turn,
+            [
+                Message(role="assistant", tool_calls=MANY_CALLS),
+                *(Message(role="tool", tool_call_id=f"c{number}") for number in reversed(range(MANY))),
+            ],
+            2 * MANY,
+        ),
+    ],
+    ids=["late system texts", "results by name", "calls apart"],
+)
+def test_long_chats_take_no_longer_for_each_turn(
+    change: Callable[[Sequence[Message]], list[Message]], chat: list[Message], turns: int
+) -> None:
+    began = time.thread_time()
+    assert len(change(chat)) == turns
+    assert time.thread_time() - began < 2

@@ -7,6 +7,7 @@ pass over others in silence: those of a draft that it does not know, and nearly 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
@@ -199,18 +200,27 @@ class _Copy:
         return target, tuple(path)
 
     def _anchored(self, name: str) -> tuple[Any, Path]:
+        if name not in self._anchors:
+            raise CannotEnforce(f"nothing is at {'#' + name[:MAX_SHOWN]!r}")
+        return self._anchors[name]
+
+    @cached_property
+    def _anchors(self) -> dict[str, tuple[Any, Path]]:
+        """What each `$anchor` names, and where that stands; the uppermost of several of one name."""
+        found: dict[str, tuple[Any, Path]] = {}
         level: list[tuple[Any, Path]] = [(self._root, ())]
         while level:
             for value, path in level:
-                if isinstance(value, dict) and value.get("$anchor") == name:
-                    return value, path
+                name = value.get("$anchor") if isinstance(value, dict) else None
+                if isinstance(name, str):
+                    found.setdefault(name, (value, path))
             level = [
                 (child, (*path, key))
                 for value, path in level
                 if isinstance(value, dict | list)
                 for key, child in (value.items() if isinstance(value, dict) else enumerate(value))
             ]
-        raise CannotEnforce(f"nothing is at {'#' + name[:MAX_SHOWN]!r}")
+        return found
 
 
 _APPLICATORS: dict[str, Callable[[_Copy, Any, Path], Any]] = {

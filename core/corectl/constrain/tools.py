@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ from corectl.output.dialect import Dialect, OutputRequest
 
 ROUNDS = 4
 """How many parts of one tool's schema are loosened before all of it is."""
+
+MAX_SECONDS = 8.0
+"""How long the schemas of one request's tools may take. Tools whose turn comes later can be called with any object."""
 
 MAX_NAMED = 5
 AROUND_CALLS = "start: calls blanks_at_the_end?\nblanks_at_the_end: /[ \\n]{1,8}/\n"
@@ -54,12 +58,16 @@ def with_enforceable_tools(
 def _relaxed(tools: Sequence[Tool], compiler: Compiler) -> tuple[tuple[Tool, ...], tuple[Notice, ...]]:
     relaxed: list[Tool] = []
     notices: list[Notice] = []
+    end = time.monotonic() + MAX_SECONDS
     for tool in tools:
         function = tool["function"]
         if function.get("parameters") is None:
             relaxed.append(tool)
             continue
-        checked, dropped = relax_schema(function["parameters"], "parameters")
+        if time.monotonic() > end:
+            checked, dropped = ANY_OBJECT, ["parameters"]
+        else:
+            checked, dropped = relax_schema(function["parameters"], "parameters")
         schema = _loosened(checked, compiler, dropped)
         relaxed.append(_with_parameters(tool, schema))
         if dropped:

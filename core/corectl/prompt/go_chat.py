@@ -16,8 +16,8 @@ from corectl.messages import Message
 from corectl.prompt.budget import CACHED_TEMPLATES, MAX_CACHED_SOURCE, rendering_budget
 from corectl.prompt.go_values import message_value, tool_values
 from corectl.prompt.gotemplate import Body, Node, Program, execute, names, parse
-from corectl.prompt.gotemplate.evaluator import MAX_OUTPUT
 from corectl.prompt.gotemplate.nodes import Arm, Branch, Range
+from corectl.prompt.gotemplate.values import MAX_OUTPUT
 
 DEFAULT_TEMPLATE = "{{ .Prompt }}"
 _RESPONSE = "{{ .Response }}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,16 +27,15 @@ def with_call_ids(messages: Sequence[Message]) -> list[Message]:
     That is the call of the turn before which the result names, else the first that has no result yet.
     """
     made: list[Message] = []
-    waiting: dict[str, str] = {}
+    waiting = _Waiting(())
     numbers = itertools.count()
     for message in messages:
         if message.tool_calls:
             calls = tuple({**call, "id": _id(call, numbers)} for call in message.tool_calls)
-            waiting = {call["id"]: str(called_function(call).get("name") or "") for call in calls}
+            waiting = _Waiting(calls)
             message = msgspec.structs.replace(message, tool_calls=calls)
         elif message.role == "tool":
-            id = _answered(message, waiting)
-            name = waiting.pop(id, "")
+            id, name = waiting.answered(message)
             message = msgspec.structs.replace(
                 message, tool_call_id=message.tool_call_id or id, tool_name=message.tool_name or name
             )
@@ -48,12 +48,29 @@ def _id(call: Mapping[str, Any], numbers: itertools.count[int]) -> str:
     return given if isinstance(given, str) and given else f"call{next(numbers):05}"
 
 
-def _answered(result: Message, waiting: Mapping[str, str]) -> str:
-    """The identifier of the call that a result belongs to, or nothing."""
-    if result.tool_call_id:
-        return result.tool_call_id
-    fits = (id for id, name in waiting.items() if result.tool_name in ("", name))
-    return next(fits, "")
+class _Waiting:
+    """The calls of a turn that have no result yet."""
+
+    def __init__(self, calls: Sequence[Mapping[str, Any]]) -> None:
+        self._names = {call["id"]: str(called_function(call).get("name") or "") for call in calls}
+        # A call that has its result stays in here until it is the first, so that many results take no longer each.
+        self._by_name: dict[str, deque[str]] = defaultdict(deque)
+        for id, name in self._names.items():
+            self._by_name[name].append(id)
+            if name:
+                self._by_name[""].append(id)
+
+    def answered(self, result: Message) -> tuple[str, str]:
+        """The identifier and the name of the call that a result belongs to, which waits no longer; or nothing twice."""
+        id = result.tool_call_id or self._first(result.tool_name)
+        return id, self._names.pop(id, "")
+
+    def _first(self, name: str) -> str:
+        """The first call of a function; of any, without a name."""
+        ids = self._by_name.get(name, deque())
+        while ids and ids[0] not in self._names:
+            ids.popleft()
+        return ids[0] if ids else ""
 
 
 def without_past_thoughts(messages: Sequence[Message]) -> list[Message]:
@@ -81,18 +98,29 @@ def system_in_user(messages: Sequence[Message]) -> list[Message]:
 def late_system_in_user(messages: Sequence[Message]) -> list[Message]:
     """System texts that come later than in front as the user's, and neighbours of the user's that this makes as one."""
     made = list(itertools.takewhile(lambda message: message.role == "system", messages))
+    asked: list[Message] = []
     for message in messages[len(made) :]:
-        late = message.role == "system"
-        turn = msgspec.structs.replace(message, role="user") if late else message
-        if made and turn.role == made[-1].role == "user":
-            made[-1] = msgspec.structs.replace(
-                made[-1],
-                content="\n\n".join(filter(None, (made[-1].content, turn.content))),
-                images=(*made[-1].images, *turn.images),
-            )
+        if message.role in ("system", "user"):
+            asked.append(message)
         else:
-            made.append(turn)
-    return made
+            made += [*_as_one(asked), message]
+            asked = []
+    return made + _as_one(asked)
+
+
+def _as_one(asked: Sequence[Message]) -> list[Message]:
+    """Neighbours of the user's as one turn; none, if there are none."""
+    if not asked:
+        return []
+    first = asked[0]
+    return [
+        msgspec.structs.replace(
+            first,
+            role="user",
+            content="\n\n".join(turn.content for turn in asked if turn.content),
+            images=tuple(image for turn in asked for image in turn.images),
+        )
+    ]
 
 
 def content_in_thought(message: Message) -> Message:
@@ -119,12 +147,13 @@ def one_call_a_turn(messages: Sequence[Message]) -> list[Message]:
     return made
 
 
-def _apart(turn: Message, results: list[Message]) -> list[Message]:
+def _apart(turn: Message, results: Sequence[Message]) -> list[Message]:
     made: list[Message] = []
-    left = results
+    by_call: dict[str, list[Message]] = defaultdict(list)
+    for result in results:
+        by_call[result.tool_call_id].append(result)
     for number, call in enumerate(turn.tool_calls):
         first = turn if number == 0 else Message(role=turn.role)
         made.append(msgspec.structs.replace(first, tool_calls=(call,)))
-        made += [result for result in left if result.tool_call_id == call["id"]]
-        left = [result for result in left if result.tool_call_id != call["id"]]
-    return made + left
+        made += by_call.pop(call["id"], [])
+    return made + [result for result in results if result.tool_call_id in by_call]

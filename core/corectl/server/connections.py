@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 HEAD_SECONDS = 30.0
 """How long a client may take for the head of a request, or may leave a new connection without one."""
 
+MAX_HEAD = 64 * 1024
+"""Bytes of a request's line and headers. As many may come at once between two pieces of its body, or after the last."""
+
 UNREAD_SECONDS = 1800.0
 """How long a client may leave unread what was sent to it, before the kernel gives its connection up (Linux only)."""
 
@@ -31,16 +34,31 @@ RESERVED_FILES = 256
 _BODY = "corectl.body"
 """The ASGI extension that `body_of` reads."""
 
-_FULL = b'{"error":"too many connections to this server, please try again"}'
-_REFUSAL = (
-    b"HTTP/1.1 503 Service Unavailable\r\n"
-    b"content-type: application/json; charset=utf-8\r\n"
-    b"content-length: %d\r\nretry-after: 1\r\nconnection: close\r\n\r\n%s" % (len(_FULL), _FULL)
+
+def _refusal(status: bytes, error: bytes, header: bytes = b"") -> bytes:
+    body = b'{"error":"%s"}' % error
+    return (
+        b"HTTP/1.1 %s\r\ncontent-type: application/json; charset=utf-8\r\n"
+        b"content-length: %d\r\n%sconnection: close\r\n\r\n%s" % (status, len(body), header, body)
+    )
+
+
+_FULL = _refusal(
+    b"503 Service Unavailable",
+    b"too many connections to this server, please try again",
+    b"retry-after: 1\r\n",
+)
+_TOO_LARGE = _refusal(
+    b"431 Request Header Fields Too Large",
+    b"the address and the headers of the request are larger than %d KiB" % (MAX_HEAD // 1024),
 )
 
 
 class Connection(HttpToolsProtocol):
-    """A client's connection: closed if it sends no request in time, refused with a 503 if there are too many."""
+    """A client's connection.
+
+    It is closed if it sends no request in time, or one whose head is too large, and refused with a 503 if there are too many.
+    """
 
     head_seconds = HEAD_SECONDS
     most = MAX_CONNECTIONS
@@ -51,6 +69,9 @@ class Connection(HttpToolsProtocol):
     """The second whose date replies carry."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _pending = 0
+    """Bytes since the parser last made anything of them: of a head, of a trailer, of a chunk's extension."""
+    _too_large = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -60,17 +81,27 @@ class Connection(HttpToolsProtocol):
             self._expect_head()
 
     def data_received(self, data: bytes) -> None:
+        self._pending += len(data)
         super().data_received(data)
+        if self._pending > MAX_HEAD and not self.transport.is_closing():
+            self._too_large = True
+            self.send_400_response("")
+            return
         # Empty lines are no request, but they have ended the wait for the next one.
         if self.timeout_keep_alive_task is None and self._idle:
             self._expect_head()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._pending = 0
         self._expect_head()
 
     def on_headers_complete(self) -> None:
         self._head_is_here()
+        self._pending = 0
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD:
+            self._too_large = True
+            raise ValueError("head too large")  # the parser takes it for a request that is not valid
         self._date()
         super().on_headers_complete()
         cycle, flow, transport = self.cycle, self.flow, self.transport
@@ -89,9 +120,20 @@ class Connection(HttpToolsProtocol):
 
         cast(dict[str, Any], self.scope)["extensions"] = {_BODY: write}
 
+    def on_body(self, body: bytes) -> None:
+        self._pending = 0
+        super().on_body(body)
+
     def send_400_response(self, msg: str) -> None:
-        self._date()
-        super().send_400_response(msg)
+        if not self._idle:
+            # In the middle of a reply, another is no answer to anybody.
+            self.transport.close()
+        elif self._too_large:
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+        else:
+            self._date()
+            super().send_400_response(msg)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_here()
@@ -133,7 +175,7 @@ class Connection(HttpToolsProtocol):
         if now >= kind.quiet_until:
             log.warning("%d connections were refused: there are %d already", kind.refused, self.most)
             kind.refused, kind.quiet_until = 0, now + QUIET_SECONDS
-        transport.write(_REFUSAL)
+        transport.write(_FULL)
         transport.close()
 
 

@@ -27,10 +27,9 @@ from corectl.prompt.gotemplate.nodes import (
     Text,
     Variable,
 )
-from corectl.prompt.gotemplate.values import Fault, Record, bulk, kind, show, truth
+from corectl.prompt.gotemplate.values import MAX_OUTPUT, Fault, Record, bulk, kind, show, truth
 
 MAX_STEPS = 2_000_000
-MAX_OUTPUT = 16 << 20
 # Bodies inside bodies, counted through included templates.
 _MAX_DEPTH = 80
 # Work on text costs one step more for each so many characters.

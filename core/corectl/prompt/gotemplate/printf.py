@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from corectl.prompt.gotemplate.values import Fault, kind, show
+from corectl.prompt.gotemplate.values import MAX_OUTPUT, Fault, kind, show
 
 _VERB = re.compile(
     r"%(?P<flags>[-+# 0]*)(?P<width>\*|\d*)(?:\.(?P<precision>\*|\d*))?(?P<verb>.)?", re.DOTALL
@@ -33,8 +33,10 @@ def sprintf(template: Any, *arguments: Any) -> str:
     if not isinstance(template, str):
         raise Fault(f"error calling printf: wrong type for value; expected string; got {kind(template)}")
     values = list(arguments)
+    made = 0
 
     def fill(match: re.Match[str]) -> str:
+        nonlocal made
         verb = match["verb"]
         if verb is None:
             return "%!(NOVERB)"
@@ -44,7 +46,12 @@ def sprintf(template: Any, *arguments: Any) -> str:
         precision = None if match["precision"] is None else abs(_size(match["precision"], values))
         if not values:
             return f"%!{verb}(MISSING)"
-        return _pad(match, width, _verb(match, precision, values.pop(0)))
+        text = _pad(match, width, _verb(match, precision, values.pop(0)))
+        # A format of few characters can ask for gigabytes of blanks.
+        made += len(text)
+        if made > MAX_OUTPUT:
+            raise Fault("the template makes too much text")
+        return text
 
     text = _VERB.sub(fill, template)
     if values:

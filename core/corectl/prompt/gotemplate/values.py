@@ -12,6 +12,9 @@ from typing import Any
 
 import msgspec
 
+MAX_OUTPUT = 16 << 20
+"""Characters in any one text that a template makes."""
+
 
 class Fault(Exception):
     """A template asked for something impossible. The evaluator adds the line."""
