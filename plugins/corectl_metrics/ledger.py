@@ -17,7 +17,7 @@ MAX_MODELS = 1000
 OTHER = ""
 """The name for requests whose model was never loaded: what clients make up must not fill the memory."""
 
-REASONS = ("idle", "stopped", "evicted", "reload", "shutdown", "device lost")
+REASONS = ("idle", "stopped", "evicted", "reload", "shutdown", "device lost", "out of memory")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 

@@ -64,6 +64,16 @@ def test_the_groups_around_count_as_well(tmp_path: Path) -> None:
     assert machine(tmp_path, "0::/a/b", files) == Memory(total=400, free=10, swap=0)
 
 
+def test_a_group_around_with_a_higher_limit_may_leave_less(tmp_path: Path) -> None:
+    files = {
+        "sys/fs/cgroup/a/memory.max": "800",
+        "sys/fs/cgroup/a/memory.current": "780",
+        "sys/fs/cgroup/a/b/memory.max": "400",
+        "sys/fs/cgroup/a/b/memory.current": "100",
+    }
+    assert machine(tmp_path, "0::/a/b", files) == Memory(total=400, free=20, swap=0)
+
+
 def test_more_in_use_than_allowed_leaves_nothing(tmp_path: Path) -> None:
     files = {"sys/fs/cgroup/memory.max": "100", "sys/fs/cgroup/memory.current": "120"}
     assert machine(tmp_path, "0::/", files).free == 0

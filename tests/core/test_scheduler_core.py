@@ -301,6 +301,15 @@ def test_a_failed_load_fails_those_that_would_have_used_it() -> None:
     assert scheduler.load_failed("a", BROKEN, 1.0) == [Reject(1, BROKEN), Reject(3, BROKEN), Start("a", 2)]
 
 
+def test_a_failed_load_does_not_fail_those_that_would_do_with_less() -> None:
+    scheduler = core()
+    scheduler.arrive(request(1, ctx=8192))
+    scheduler.arrive(request(2, ctx=4096))
+    scheduler.arrive(request(3, ctx=8192))
+    assert scheduler.load_failed("a", BROKEN, 1.0) == [Reject(1, BROKEN), Reject(3, BROKEN), Start("a", 2)]
+    assert scheduler.load_failed("a", BROKEN, 2.0) == [Reject(2, BROKEN)]
+
+
 def test_a_runner_that_dies_is_replaced_and_late_releases_do_not_count() -> None:
     scheduler = core()
     scheduler.arrive(request(1))

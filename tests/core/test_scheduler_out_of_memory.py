@@ -129,13 +129,15 @@ def test_memory_that_runs_out_in_the_middle_of_work_clears_the_machine(devices: 
         it = devices(cpu(), max_loaded_models=5)
         _, held = await served(it, 0, it.a)
         await held.let_go()
-        await served(it, 1, it.b)
+        _, running = await served(it, 1, it.b)
         with pytest.raises(OutOfMemory):
             async with it.lease(it.b):
                 raise OutOfMemory("while it computed")
-        await until(lambda: unloads() == ["evicted"])
+        await until(lambda: unloads() == ["out of memory"])
         (shown,) = it.scheduler.loaded()
         assert shown.active == 1, "what runs may end"
+        await running.let_go()
+        await until(lambda: unloads() == ["out of memory"] * 2)
         await it.scheduler.shutdown()
 
     play(story())

@@ -117,13 +117,13 @@ def test_no_room_evicts_and_tries_again() -> None:
     assert scheduler.gone("a", 2.0) == [Start("b", 2)]
 
 
-def test_no_room_with_nothing_to_evict_fails_instead_of_waiting_for_ever() -> None:
+def test_no_room_tries_again_alone_if_the_others_have_gone_meanwhile() -> None:
     scheduler = core()
-    scheduler.arrive(request(1, "a"))
-    scheduler.arrive(request(2, "b"))
-    refusal, start = scheduler.no_room("a", 1.0)
-    assert isinstance(refusal, Reject) and isinstance(refusal.error, LoadFailed) and refusal.id == 1
-    assert start == Start("b", 2)
+    ready(scheduler, 1, "a")
+    assert scheduler.arrive(request(2, "b")) == [Start("b", 2)]
+    assert scheduler.expire("a") == [Stop("a", "stopped")]
+    assert scheduler.gone("a", 1.0) == []
+    assert scheduler.no_room("b", 2.0) == [Start("b", 2)]
 
 
 class Unreliable(Policy):

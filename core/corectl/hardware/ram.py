@@ -31,18 +31,21 @@ def machine_memory(root: Path = Path("/")) -> Memory:
     found = Memory(memory.total, memory.available, swap)
     if sys.platform == "linux":
         for folder in groups("memory", root):
-            found = _within(found, folder)
+            # Version 1 writes a limit that is none as a number larger than any memory.
+            limit = _first(folder, "memory.max", "memory.limit_in_bytes")
+            if limit is not None and limit < memory.total:
+                found = _within(found, folder, limit)
     return found
 
 
-def _within(found: Memory, group: Path) -> Memory:
-    """The smaller of what there is and what a control group leaves; one with a limit is given no swap space."""
-    limit = _first(group, "memory.max", "memory.limit_in_bytes")
-    # Version 1 writes a limit that is none as a number larger than any memory.
-    if limit is None or limit >= found.total:
-        return found
+def _within(found: Memory, group: Path, limit: int) -> Memory:
+    """The smaller of what there is and what a control group with a limit leaves; it is given no swap space.
+
+    A group around another may leave less than that one though it may have more, for it is not alone in there.
+    """
     used = _first(group, "memory.current", "memory.usage_in_bytes") or 0
-    return Memory(limit, max(0, min(found.free, limit - used + _reclaimable(group))), 0)
+    left = max(0, limit - used + _reclaimable(group))
+    return Memory(min(found.total, limit), min(found.free, left), 0)
 
 
 def _reclaimable(group: Path) -> int:

@@ -99,9 +99,9 @@ class SchedulerCore:
         return actions
 
     def load_failed(self, model: str, error: CorectlError, now: float) -> list[Action]:
-        """A load has failed: so have the requests that would have used it."""
+        """A load has failed: so have the requests that asked for the same. Another context may still be possible."""
         entry = self.entries.pop(model)
-        failed = self._waiting_for(entry)
+        failed = [request for request in self._waiting_for(entry) if entry.asked_by(request)]
         for request in failed:
             del self._waiting[request.id]
         return [Reject(request.id, error) for request in failed] + self._pump(now)
@@ -111,11 +111,10 @@ class SchedulerCore:
         entry = self.entries[model]
         if entry.phase == "stopping":
             return self.gone(model, now)
-        if len(self.entries) == 1 and not alone:
-            return self.load_failed(model, LoadFailed("the model does not fit into memory"), now)
         del self.entries[model]
         self._crowded[model] = alone
         if not self.entries:
+            # The others have gone in the meantime.
             return self._pump(now)
         try:
             return self._make_room(model, now)
@@ -229,6 +228,7 @@ class SchedulerCore:
             options=request.options,
             num_ctx=request.options.num_ctx,
             backend=request.backend,
+            automatic=request.automatic,
             keep_alive=request.keep_alive,
             since=now,
         )

@@ -66,7 +66,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 class Entry(msgspec.Struct, kw_only=True):
     """A model that is loading, in memory, or on its way out. `expires` is on the events' clock, None while busy.
 
-    `options` are those that the load was asked for, `num_ctx` and `backend` are what it came to. Loading took
+    `options`, `automatic` and `backend` are those that the load was asked for, `num_ctx` what it came to. Loading took
     `load_seconds`, and ended at `ready_at`. `draining` says why the model is to go; while it loads, that waits until
     those who asked for it have been served. At `reload_at` it begins to drain for a request that wants it otherwise.
     """
@@ -76,6 +76,7 @@ class Entry(msgspec.Struct, kw_only=True):
     keep_alive: float
     num_ctx: int | None = None
     backend: str = ""
+    automatic: bool = False
     phase: Phase = "loading"
     memory: int = 0
     active: int = 0
@@ -90,6 +91,11 @@ class Entry(msgspec.Struct, kw_only=True):
     def serves(self) -> bool:
         """True if it takes requests."""
         return self.phase == "ready" and not self.draining
+
+    def asked_by(self, request: Request) -> bool:
+        """True if the request would have it loaded just so."""
+        asked = request.options, request.automatic, request.backend
+        return asked == (self.options, self.automatic, self.backend)
 
     def suits(self, request: Request) -> bool:
         """True if the request can use the model as it is loaded. Options that it leaves open suit any value."""

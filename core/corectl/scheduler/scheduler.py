@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 CLOSING = "the server is shutting down"
 DEVICE_LOST = "device lost"
+RAN_OUT = "out of memory"
 LOST_SECONDS = 0.5
 """After so long a device that was not there is looked for again."""
 
@@ -213,7 +214,7 @@ class Scheduler:
     def _make_space(self) -> None:
         """Memory ran out in the middle of work: all models go, so that what comes next is loaded into a clean place."""
         for key in list(self._core.entries):
-            self._carry_out(self._core.expire(key, "evicted"))
+            self._carry_out(self._core.expire(key, RAN_OUT))
 
     async def unload(self, model: AnyModel) -> None:
         """Takes a model out of memory: at once if it is idle (returns when it is gone), else after its requests."""
@@ -337,9 +338,10 @@ class Scheduler:
         name = slot.model.record.name.short
         others: list[Slot] = []
         try:
+            # Before the machine is looked at: the memory of one that goes meanwhile still counts as taken in what is found.
+            others = self._others(key)
             devices = await self._survey()
             context = Context(request.options.num_ctx or 0, request.automatic)
-            others = self._others(key)
             await self._loader.load(slot, request.options, context, devices, others, last_try=last_try)
         except asyncio.CancelledError:
             self._end_load(key, self._core.gone(key, loop.time()))

@@ -57,7 +57,8 @@ _TOO_LARGE = _refusal(
 class Connection(HttpToolsProtocol):
     """A client's connection.
 
-    It is closed if it sends no request in time, or one whose head is too large, and refused with a 503 if there are too many.
+    It is closed if it sends no request in time, or one whose head is too large. It is refused with a 503 if there are
+    too many.
     """
 
     head_seconds = HEAD_SECONDS
