@@ -210,7 +210,8 @@ def corectl_model_loaded(model: LoadedModel) -> None:
 def corectl_model_unloaded(model: LoadedModel, reason: str) -> None:
     """A runner has ended.
 
-    `reason` is `idle`, `stopped`, `evicted`, `reload`, `device lost`, `out of memory`, `shutdown`, or what a crash left.
+    `reason` is `idle`, `stopped`, `evicted`, `reload`, `device lost`, `out of memory`, `shutdown`, or what a crash
+    left.
     """
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from corectl.errors import BadRequest, NotSupported
 from corectl.messages import Embedding, Vectors
 from corectl.output.vectors import rows
+from corectl.prompt import budget
 from corectl.runner import bounds
 from corectl.runner.embedding import finish_vectors, prepare_embedding
 from corectl.runner.encoding import EncodeJob
@@ -87,6 +88,21 @@ def test_a_template_is_put_around_each_text() -> None:
 def test_a_template_that_fails() -> None:
     with pytest.raises(BadRequest):
         embed("a", template="{{ index .Prompt 5 5 }}")
+
+
+def test_the_renderings_of_all_texts_are_limited_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "MAX_SECONDS", 0.01)
+    slow = "{{ range 1000 }}{{ end }}{{ .Prompt }}"
+    assert len(embed("a", template=slow).passages) == 1
+    with pytest.raises(BadRequest, match="the template takes too much time"):
+        embed(*["a"] * 1000, template=slow)
+
+
+def test_what_a_template_adds_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_CHARACTERS", 10)
+    assert len(embed("a", "b", template="1234{{ .Prompt }}").passages) == 2
+    with pytest.raises(BadRequest, match="input: 15 characters"):
+        embed("a", "b", "c", template="1234{{ .Prompt }}")
 
 
 def test_more_text_than_a_request_may_have(monkeypatch: pytest.MonkeyPatch) -> None:

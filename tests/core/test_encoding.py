@@ -57,6 +57,17 @@ def test_jobs_share_a_call() -> None:
     assert [len(call) for call in engine.embedded] == [4, 1]
 
 
+def test_a_job_whose_answer_would_be_too_large_ends_after_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    width = FakeEngine(engine_info()).embed([Passage([7])])[0].size
+    monkeypatch.setattr(encoding, "MAX_VALUES", 3 * width)
+    found, engine = queue(job(1, 2, 2, 2), job(2, 2, 2, 2, 2), job(3, 5), max_sequences=1)
+    right, refused, last = drain(found)
+    assert answered(right) == (1, [2, 2, 2]) and answered(last) == (3, [5])
+    assert isinstance(refused, protocol.Failed) and refused.code == BadRequest.code
+    assert refused.message.startswith(f"4 texts give {4 * width} values")
+    assert len(engine.embedded) == 5
+
+
 def test_calls_are_no_larger_than_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "CALL_TOKENS", 10)
     found, engine = queue(job(1, 4, 4, 4, 25, 1), num_batch=32, max_sequences=16)

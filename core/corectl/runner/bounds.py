@@ -12,7 +12,7 @@ MAX_CHARACTERS = 4 * 2**20
 MAX_TEXTS = 2**16
 
 MAX_TOKENS = 2**20
-"""In a request to turn tokens into text."""
+"""In a request to turn tokens into text, and in all pairs of a request to rank."""
 
 
 def check_texts(field: str, texts: Sequence[str]) -> None:
@@ -26,3 +26,9 @@ def check_characters(field: str, count: int) -> None:
     """Raises `BadRequest` that names the field."""
     if count > MAX_CHARACTERS:
         raise BadRequest(f"{field}: {count} characters in one request; at most {MAX_CHARACTERS} are taken")
+
+
+def check_tokens(field: str, count: int) -> None:
+    """Raises `BadRequest` that names the field."""
+    if count > MAX_TOKENS:
+        raise BadRequest(f"{field}: {count} tokens in one request; at most {MAX_TOKENS} are taken")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
 from corectl.errors import BadRequest, NotSupported, TooLong
 from corectl.messages import Embedding, Template, TextPrompt, Vectors
+from corectl.prompt.budget import rendering_budget
 from corectl.prompt.render import render
-from corectl.runner.bounds import check_texts
+from corectl.runner.bounds import check_characters, check_texts
 from corectl.runner.encoding import EncodeJob, Matrix
 from corectl.runner.engine import EngineInfo, Passage, Tokenizer
+
+ALLOWANCES = 5
+"""How often what one rendering may take, for those of all texts: the most texts there may be, in a usual template."""
 
 NOT_SUPPORTED = {
     "": "this model does not support embeddings; use an embedding model such as all-minilm",
@@ -33,8 +38,8 @@ def prepare_embedding(id: int, request: Embedding, tokenizer: Tokenizer, info: E
     tail = around[1:] if tokenizer.adds_bos else around
     passages: list[Passage] = []
     dropped = 0
-    for number, text in enumerate(request.inputs):
-        tokens = tokenizer.encode(_rendered(request.template, text, tokenizer))
+    for number, text in enumerate(_rendered(request, tokenizer)):
+        tokens = tokenizer.encode(text)
         if not tokens and not NOT_SUPPORTED.get(info.pooling):
             raise BadRequest("input: a text is empty, and this model has no tokens that stand for that")
         if len(tokens) > limit:
@@ -62,11 +67,20 @@ def prepare_embedding(id: int, request: Embedding, tokenizer: Tokenizer, info: E
     )
 
 
-def _rendered(template: str, text: str, tokenizer: Tokenizer) -> str:
-    if not template:
-        return text
-    prompt = TextPrompt(template=Template(kind="go", text=template), prompt=text)
-    return render(prompt, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token)
+def _rendered(request: Embedding, tokenizer: Tokenizer) -> Sequence[str]:
+    """The texts as the model is to read them."""
+    if not request.template:
+        return request.inputs
+    template = Template(kind="go", text=request.template)
+    texts: list[str] = []
+    size = 0
+    with rendering_budget(ALLOWANCES):
+        for text in request.inputs:
+            prompt = TextPrompt(template=template, prompt=text)
+            texts.append(render(prompt, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token))
+            size += len(texts[-1])
+            check_characters("input", size)
+    return texts
 
 
 def finish_vectors(

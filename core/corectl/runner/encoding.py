@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corectl import messages
-from corectl.errors import CorectlError, EngineError
+from corectl.errors import BadRequest, CorectlError, EngineError
 from corectl.runner import protocol
 from corectl.runner.engine import Engine, Passage
 
@@ -29,6 +29,10 @@ CALL_TOKENS = 512
 those of other texts too, so that larger calls take longer for each text."""
 
 
+MAX_VALUES = 2**26
+"""Of all rows of a request together: a quarter of a gigabyte here, and more than one as JSON."""
+
+
 class EncodeJob(msgspec.Struct, kw_only=True):
     """One request's passages. `rows` are the results so far, in their order; `finish` makes an answer of them all."""
 
@@ -39,10 +43,19 @@ class EncodeJob(msgspec.Struct, kw_only=True):
 
     @property
     def done(self) -> bool:
-        return len(self.rows) == len(self.passages)
+        """True when nothing is left to compute: all of it is there, or it would become too much."""
+        return len(self.rows) == len(self.passages) or self._values > MAX_VALUES
+
+    @property
+    def _values(self) -> int:
+        return len(self.passages) * self.rows[0].size if self.rows else 0
 
     def answer(self) -> messages.Answer:
-        """Raises what `finish` raises."""
+        """Raises what `finish` raises, and `BadRequest` if it would be too large."""
+        if self._values > MAX_VALUES:
+            raise BadRequest(
+                f"{len(self.passages)} texts give {self._values} values; at most {MAX_VALUES} are given in one reply"
+            )
         return self.finish(np.stack(self.rows) if self.rows else np.zeros((0, 0), np.float32))
 
 

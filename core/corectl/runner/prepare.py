@@ -1,4 +1,4 @@
-"""From a request to tokens, in the runner, on the thread that reads requests: the engine never waits for it."""
+"""From a request to tokens, in the runner, on a thread that does nothing else: the engine never waits for it."""
 
 from __future__ import annotations
 

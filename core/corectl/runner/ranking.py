@@ -9,7 +9,7 @@ import numpy as np
 
 from corectl.errors import BadRequest
 from corectl.messages import Rerank, Scores
-from corectl.runner.bounds import check_characters, check_texts
+from corectl.runner.bounds import check_characters, check_texts, check_tokens
 from corectl.runner.encoding import EncodeJob, Matrix
 from corectl.runner.engine import CrossEncoder, Engine, PairTokens, Passage
 
@@ -27,9 +27,12 @@ def prepare_rerank(id: int, request: Rerank, engine: Engine) -> EncodeJob:
     check_characters("query", len(request.query) * len(request.documents))
     limit = min(engine.info.num_ctx, engine.info.num_batch)
     passages: list[Passage] = []
-    dropped = 0
+    read = dropped = 0
     for number, document in enumerate(request.documents):
         pair = engine.encode_pair(request.query, document)
+        # With each goes what the model puts around it, which may be a long text.
+        read += pair.length
+        check_tokens("documents", read)
         excess = max(pair.length - limit, 0)
         if excess and not request.truncate:
             raise BadRequest(

@@ -338,7 +338,7 @@ class Scheduler:
         name = slot.model.record.name.short
         others: list[Slot] = []
         try:
-            # Before the machine is looked at: the memory of one that goes meanwhile still counts as taken in what is found.
+            # Before the machine is looked at: what is found there still counts the memory of one that goes meanwhile.
             others = self._others(key)
             devices = await self._survey()
             context = Context(request.options.num_ctx or 0, request.automatic)
