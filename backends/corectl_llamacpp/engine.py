@@ -104,6 +104,8 @@ class LlamaEngine:
         self._slots: dict[int, _Slot] = {}
         # By address: a place for each output of a step, until llama.cpp makes room for more of them elsewhere.
         self._views: dict[int, Logits] = {}
+        # Sequences that were shifted since the last step.
+        self._moved: set[int] = set()
         self._free = list(range(info.max_sequences + info.idle_sequences - 1, -1, -1))
         self._window = llama_cpp.llama_model_n_swa(model)
         self._recurrent = llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model)
@@ -145,6 +147,7 @@ class LlamaEngine:
 
     def _decode(self, batch: Any) -> None:
         _check(llama_cpp.llama_decode(self._context, batch))
+        self._moved.clear()
 
     def _decode_image(self, span: ImageSpan, slot: int, position: int) -> None:
         if self.vision is None:
@@ -184,6 +187,7 @@ class LlamaEngine:
         slot = self._slots[id].number
         llama_cpp.llama_memory_seq_rm(self._memory, slot, keep, keep + discard)
         llama_cpp.llama_memory_seq_add(self._memory, slot, keep + discard, -1, -discard)
+        self._moved.add(id)
 
     def clear(self, id: int) -> None:
         llama_cpp.llama_memory_seq_rm(self._memory, self._slots[id].number, -1, -1)
@@ -222,9 +226,13 @@ class LlamaEngine:
 
     def save(self, id: int) -> bytearray | None:
         slot, size = self._slots[id].number, self.state_size(id)
-        if not size:
+        # What was moved has its new positions already, but its keys are turned to them by the next step.
+        if not size or id in self._moved:
             return None
-        state = bytearray(size)
+        try:
+            state = bytearray(size)
+        except MemoryError:
+            return None
         native = (ctypes.c_uint8 * size).from_buffer(state)
         if llama_cpp.llama_state_seq_get_data(self._context, native, size, slot) != size:
             return None

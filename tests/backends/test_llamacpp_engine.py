@@ -191,9 +191,21 @@ def test_a_context_shift_makes_room_and_generation_goes_on(engine: LlamaEngine) 
     del driver.tokens[4:28]
     driver.computed -= 24
     assert _last_position(engine, 1) == last - 24
+    assert engine.save(1) is None, "its keys are still those of the old positions"
     more = tokens_of(driver.run(8))
+    assert engine.save(1) is not None
     driver.end()
     assert len(more) == 8 and all(0 <= token < engine.tokenizer.size for token in more)
+
+
+def test_a_state_for_which_there_is_no_memory_is_not_saved(
+    engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver(engine, 1, _prompt(engine, 20))
+    driver.run(1)
+    monkeypatch.setattr(engine, "state_size", lambda id: 1 << 60)
+    assert engine.save(1) is None
+    driver.end()
 
 
 def _last_position(engine: LlamaEngine, id: int) -> int:

@@ -152,6 +152,22 @@ def test_the_smallest_context_generates_on() -> None:
     assert outcome.ended[1].usage.output_tokens == 40
 
 
+def test_a_shift_lets_those_in_who_wait_for_cells() -> None:
+    loop = BatchLoop(FakeEngine(engine_info(num_ctx=16, cells=32, can_shift=True)))
+    outcome = Outcome(loop)
+    for number in (1, 2):
+        loop.add(job(number, 10, predict=-1))
+    while loop.state.cells_used < 28:
+        outcome.step()
+    loop.add(job(3, 8, predict=2))
+    outcome.step()
+    assert 3 not in outcome.tokens, "there is no room yet"
+    while 3 not in outcome.ended:
+        outcome.step()
+    assert len(outcome.tokens[1]) < 32, "it did not wait until another had ended"
+    assert outcome.drain().ended[1].usage.output_tokens == 160
+
+
 def test_preempted_sequences_give_what_they_would_have_given_alone() -> None:
     jobs = [job(number, 10, predict=40) for number in range(1, 5)]
     _, outcome = run(*jobs, cells=64)

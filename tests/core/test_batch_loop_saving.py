@@ -176,6 +176,21 @@ def test_where_many_have_stayed_the_oldest_states_go_instead(pause: bool) -> Non
     assert stage.cached(30) == 0
 
 
+def test_a_pause_in_which_not_all_states_fit_has_an_end() -> None:
+    stage = Stage(idle_cells=1, snapshots=1500)
+    prompts = [text(number, 300) for number in range(6)]
+    stage.run(*(job(1 + number, prompt) for number, prompt in enumerate(prompts)))
+    saved: list[int] = []
+    save = stage.engine.save
+    stage.engine.save = lambda id: saved.append(id) or save(id)  # type: ignore[method-assign,func-returns-value]
+    while stage.loop.tidy():
+        assert len(saved) <= len(prompts)
+    assert sorted(saved) == sorted(set(saved))
+    # What has ended since is worth another look.
+    stage.run(job(10, text(20, 300)))
+    assert stage.loop.tidy()
+
+
 def test_what_cannot_be_saved_stays_although_it_costs_time() -> None:
     stage = Stage(idle_cells=100, snapshots=100)
     stage.run(job(1, text(1, 300)))

@@ -67,6 +67,14 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes], depth: int = 8, k
     )
 
 
+def test_the_same_file_is_another_image_with_another_salt() -> None:
+    data = text(encoded(Image.new("RGB", (8, 8)), "PNG"))
+    plain, salted, again, other = (
+        open_images([data], ["images[0]"], salt=salt)[0].digest for salt in ("", "a", "a", "b")
+    )
+    assert salted == again and len({plain, salted, other}) == 3
+
+
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "BMP"])
 def test_lossless_formats(form: str) -> None:
     image = picture(40, 30)

@@ -98,6 +98,8 @@ def test_only_a_context_that_nobody_has_set_may_be_lowered() -> None:
         *((4096, None, None, 512), (4097, None, None, 1024), (32768, None, None, 1024)),
         *((32769, None, True, 2048), (32769, None, False, 512), (64, None, None, 64)),
         *((4096, 100, None, 100), (64, 100, None, 64), (32769, 4000, False, 4000)),
+        # One for each of 16 sequences, and one of a prompt.
+        (4096, 4, None, 17),
     ],
 )
 def test_the_batch_grows_with_the_context(

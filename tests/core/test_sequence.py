@@ -69,6 +69,14 @@ def test_an_image_takes_its_cells() -> None:
     assert prepared.notices == ()
 
 
+def test_what_is_known_of_an_image_is_known_within_a_salt() -> None:
+    vision = FakeVision()
+    for salt in ("", "a", "b", "a"):
+        prepare(chat(user("What?", image(20, 10))), vision, cache_salt=salt)
+    plain, first, other, again = (picture.digest for picture in vision.pictures)
+    assert first == again and len({plain, first, other}) == 3
+
+
 def test_images_stand_in_their_order() -> None:
     vision = FakeVision()
     parts = chat(user("One [img] two [img]!", image(10, 10), image(20, 20)), user("[img]?", image(10, 30)))

@@ -34,11 +34,14 @@ _TURNED = 5
 """Orientations from here on swap width and height."""
 
 
-def open_images(images: Sequence[str], fields: Sequence[str]) -> list[Picture]:
-    """The images of a prompt, checked but not decoded. Raises `BadRequest` that names the field."""
+def open_images(images: Sequence[str], fields: Sequence[str], *, salt: str = "") -> list[Picture]:
+    """The images of a prompt, checked but not decoded. Raises `BadRequest` that names the field.
+
+    The same file is another image with another `salt`.
+    """
     if len(images) > MAX_IMAGES:
         raise BadRequest(f"images: {len(images)} images in one prompt; at most {MAX_IMAGES} are allowed")
-    return [_open(text, field) for text, field in zip(images, fields, strict=True)]
+    return [_open(text, field, salt) for text, field in zip(images, fields, strict=True)]
 
 
 def check_pixels(pictures: Sequence[Picture]) -> None:
@@ -50,7 +53,7 @@ def check_pixels(pictures: Sequence[Picture]) -> None:
         )
 
 
-def _open(text: str, field: str) -> Picture:
+def _open(text: str, field: str, salt: str) -> Picture:
     data = _decode_base64(text, field)
     with _header(data, field) as image:
         width, height = image.size
@@ -65,7 +68,8 @@ def _open(text: str, field: str) -> Picture:
     if max(width, height) > MAX_RATIO * min(width, height):
         raise BadRequest(f"{field}: {width} x {height} pixels; at most {MAX_RATIO} times as long as wide")
     pixels = functools.partial(_decode, data, field)
-    return Picture(digest=hashlib.sha256(data).hexdigest(), width=width, height=height, pixels=pixels)
+    digest = hashlib.sha256(data).hexdigest() + salt
+    return Picture(digest=digest, width=width, height=height, pixels=pixels)
 
 
 def _mega(pixels: int) -> int:

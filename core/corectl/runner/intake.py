@@ -62,7 +62,8 @@ class Intake:
         self._share = share
         self._step_seconds = step_seconds
         self._shutdown = shutdown
-        self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._preparer = threading.Thread(target=self._prepare_all, name="preparer", daemon=True)
         # Guards `_pending`: the ids that are not delivered yet.
         self._lock = threading.Lock()
         self._pending: set[int] = set()
@@ -72,8 +73,12 @@ class Intake:
         signal.signal(ALARM, signal.SIG_DFL)
         # Where it hangs goes to the log.
         faulthandler.register(ALARM, chain=True)
-        for target, name in ((self._read_all, "reader"), (self._prepare_all, "preparer")):
-            threading.Thread(target=target, name=name, daemon=True).start()
+        threading.Thread(target=self._read_all, name="reader", daemon=True).start()
+        self._preparer.start()
+
+    def join(self) -> None:
+        """Returns when nothing is prepared any more: the engine may be closed then. Called after `shutdown` was."""
+        self._preparer.join()
 
     def _read_all(self) -> None:
         ready = selectors.DefaultSelector()
@@ -87,6 +92,9 @@ class Intake:
             pass
         except Exception:
             log.exception("the reading thread failed")
+        with self._lock:
+            self._pending.clear()
+        self._requests.put(None)
         self._shutdown()
         time.sleep(EXIT_GRACE)
         os._exit(0)
@@ -111,6 +119,8 @@ class Intake:
     def _prepare_all(self) -> None:
         while True:
             item = self._requests.get()
+            if item is None:
+                return
             if item.id not in self._pending:
                 continue
             signal.setitimer(signal.ITIMER_REAL, PREPARE_SECONDS)

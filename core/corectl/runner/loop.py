@@ -276,7 +276,12 @@ class BatchLoop:
         seq.shifts += 1
         seq.shifted_tokens += discard
         self._shifts += 1
-        if not moved:
+        # What it computes from here on is not what its tokens alone would give.
+        seq.pauses = ()
+        if moved:
+            # Its cells are free again, for those that wait as well.
+            self._full = False
+        else:
             self._requeue(seq)
         return True
 

@@ -67,6 +67,8 @@ class CellPool:
         self._live = 0
         # Nothing that is kept can go for the sake of speed, until something else has ended.
         self._trimmed = False
+        # Kept sequences that were saved ahead of time since one has ended last.
+        self._tidied: set[int] = set()
         self.evicted_tokens = 0
 
     @property
@@ -226,7 +228,11 @@ class CellPool:
         unsaved = [(id, kept) for id, kept in self._kept.items() if not self._is_saved(id, kept)]
         instead = sum(self._tree.own(id) for id, _ in unsaved) > DEAR * self._engine.info.idle_cells
         for id, kept in unsaved:
-            if self._fits(id, kept, instead=instead) and (not quick or self._is_at_most(id, QUICK_STATE)):
+            if id in self._tidied or (quick and not self._is_at_most(id, QUICK_STATE)):
+                continue
+            if self._fits(id, kept, instead=instead):
+                # Once is enough: where not all states fit, each would push out the next without end.
+                self._tidied.add(id)
                 return self.snapshot(id, kept.salt, kept.tokens)
         return False
 
@@ -264,6 +270,7 @@ class CellPool:
         self._memory.keep(id)
         self._live -= 1
         self._trimmed = False
+        self._tidied.clear()
         self._tree.rest(id)
         for other in self._tree.within(id) & self._kept.keys():
             self._forget(other)
@@ -274,6 +281,7 @@ class CellPool:
         self._engine.remove(id)
         self._live -= 1
         self._trimmed = False
+        self._tidied.clear()
         if self._tree.holds(id):
             self._tree.release(id)
 

@@ -136,6 +136,8 @@ class RunnerProcess:
                 for reply in replies:
                     self._sender.send(reply)
             self._step_began = None
+        # It may be in the midst of a call into the engine's code.
+        self._intake.join()
         self._engine.close()
 
     def _step_seconds(self) -> float:

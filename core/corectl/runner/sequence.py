@@ -35,7 +35,7 @@ class SequenceBuilder:
         self._vision = vision
         self._context = context
         self._salt = salt
-        self._pictures = open_images(self.placed.images, self.placed.fields)
+        self._pictures = open_images(self.placed.images, self.placed.fields, salt=salt)
         self._seen = [
             self._see(picture, field)
             for picture, field in zip(self._pictures, self.placed.fields, strict=True)

@@ -17,7 +17,9 @@ IMAGE = -1
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
-    """An image of a prompt. `digest` tells it from all others; sizes are in pixels.
+    """An image of a prompt. `digest` tells it from all others, and from the same of another `cache_salt`.
+
+    Sizes are in pixels.
 
     `pixels` decodes it: red, green and blue, a byte each, rows from the top. It raises `BadRequest` for a damaged file,
     and may be called on any thread.
