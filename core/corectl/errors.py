@@ -125,6 +125,10 @@ class LoadFailed(EngineError):
     code = "load_failed"
 
 
+class DoesNotFit(LoadFailed):
+    """There is no room for a model with what is asked of it. With less, such as a shorter context, there may be."""
+
+
 class OutOfMemory(LoadFailed):
     """Memory ran out while a model was loaded, or in the middle of its work. A load is tried again, smaller."""
 

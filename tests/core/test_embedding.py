@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from corectl.errors import BadRequest, NotSupported
 from corectl.messages import Embedding, Vectors
 from corectl.output.vectors import rows
-from corectl.prompt import budget
-from corectl.runner import bounds
+from corectl.runner import bounds, embedding
 from corectl.runner.embedding import finish_vectors, prepare_embedding
 from corectl.runner.encoding import EncodeJob
 from tests.core.fake import BOS, EOS, FIRST, FakeTokenizer, engine_info
@@ -91,7 +90,7 @@ def test_a_template_that_fails() -> None:
 
 
 def test_the_renderings_of_all_texts_are_limited_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "MAX_SECONDS", 0.01)
+    monkeypatch.setattr(embedding, "MAX_SECONDS", 0.01)
     slow = "{{ range 1000 }}{{ end }}{{ .Prompt }}"
     assert len(embed("a", template=slow).passages) == 1
     with pytest.raises(BadRequest, match="the template takes too much time"):

@@ -77,7 +77,7 @@ def test_a_query_counts_for_each_document(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_a_models_own_template_adds_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     around = len(rerank("a", query="1").passages[0].tokens)
     assert around > 2
-    monkeypatch.setattr(bounds, "MAX_TOKENS", 2 * around)
+    monkeypatch.setattr(bounds, "MAX_PAIR_TOKENS", 2 * around)
     assert len(rerank("a", "a", query="1").passages) == 2
     with pytest.raises(BadRequest, match=f"documents: {3 * around} tokens in one request"):
         rerank("a", "a", "a", query="1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from corectl.errors import Busy, CorectlError, LoadFailed
+from corectl.errors import Busy, CorectlError, DoesNotFit, LoadFailed
 from corectl.scheduler.events import Action, Grant, Reject, Start, Stop
 from tests.core.scheduling import core, ready, request
 
@@ -306,8 +306,16 @@ def test_a_failed_load_does_not_fail_those_that_would_do_with_less() -> None:
     scheduler.arrive(request(1, ctx=8192))
     scheduler.arrive(request(2, ctx=4096))
     scheduler.arrive(request(3, ctx=8192))
-    assert scheduler.load_failed("a", BROKEN, 1.0) == [Reject(1, BROKEN), Reject(3, BROKEN), Start("a", 2)]
-    assert scheduler.load_failed("a", BROKEN, 2.0) == [Reject(2, BROKEN)]
+    large = DoesNotFit("too large")
+    assert scheduler.load_failed("a", large, 1.0) == [Reject(1, large), Reject(3, large), Start("a", 2)]
+    assert scheduler.load_failed("a", large, 2.0) == [Reject(2, large)]
+
+
+def test_a_load_that_fails_for_another_reason_is_not_tried_again_for_those_who_need_less() -> None:
+    scheduler = core()
+    scheduler.arrive(request(1, ctx=8192))
+    scheduler.arrive(request(2, ctx=4096))
+    assert scheduler.load_failed("a", BROKEN, 1.0) == [Reject(1, BROKEN), Reject(2, BROKEN)]
 
 
 def test_a_runner_that_dies_is_replaced_and_late_releases_do_not_count() -> None:

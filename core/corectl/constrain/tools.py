@@ -22,7 +22,8 @@ ROUNDS = 4
 """How many parts of one tool's schema are loosened before all of it is."""
 
 MAX_SECONDS = 8.0
-"""How long the schemas of one request's tools may take. Tools whose turn comes later can be called with any object."""
+"""How long the schemas of one request's tools may take by the clock, as a thread of its own compiles them. Tools whose
+turn comes later can be called with any object."""
 
 MAX_NAMED = 5
 AROUND_CALLS = "start: calls blanks_at_the_end?\nblanks_at_the_end: /[ \\n]{1,8}/\n"

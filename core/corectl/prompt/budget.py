@@ -27,24 +27,19 @@ class OutOfTime(BadRequest):
 
 
 class _Allowance:
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.used = 0.0
+    used = 0.0
 
 
 _allowance: ContextVar[_Allowance | None] = ContextVar("_allowance", default=None)
 
 
 @contextmanager
-def rendering_budget(times: int = 1) -> Iterator[None]:
-    """All renderings inside share one allowance of CPU time. Inside another budget it changes nothing.
-
-    `times` is for a request that has a template rendered for each of many texts.
-    """
+def rendering_budget() -> Iterator[None]:
+    """All renderings inside share one allowance of CPU time. Inside another budget it changes nothing."""
     if _allowance.get() is not None:
         yield
         return
-    token = _allowance.set(_Allowance(MAX_SECONDS * times))
+    token = _allowance.set(_Allowance())
     try:
         yield
     finally:
@@ -54,9 +49,9 @@ def rendering_budget(times: int = 1) -> Iterator[None]:
 @contextmanager
 def metered() -> Iterator[Callable[[], None]]:
     """One rendering. Gives a function that raises `OutOfTime` when the budget around it is used up."""
-    allowance = _allowance.get() or _Allowance(MAX_SECONDS)
+    allowance = _allowance.get() or _Allowance()
     began = time.thread_time()
-    end = began + allowance.seconds - allowance.used
+    end = began + MAX_SECONDS - allowance.used
 
     def check() -> None:
         if time.thread_time() > end:

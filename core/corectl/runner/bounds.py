@@ -12,7 +12,10 @@ MAX_CHARACTERS = 4 * 2**20
 MAX_TEXTS = 2**16
 
 MAX_TOKENS = 2**20
-"""In a request to turn tokens into text, and in all pairs of a request to rank."""
+"""In a request to turn tokens into text."""
+
+MAX_PAIR_TOKENS = 4 * 2**20
+"""In all pairs of a request to rank, before any is cut: no text has many more tokens than characters."""
 
 
 def check_texts(field: str, texts: Sequence[str]) -> None:
@@ -28,7 +31,7 @@ def check_characters(field: str, count: int) -> None:
         raise BadRequest(f"{field}: {count} characters in one request; at most {MAX_CHARACTERS} are taken")
 
 
-def check_tokens(field: str, count: int) -> None:
+def check_pair_tokens(field: str, count: int) -> None:
     """Raises `BadRequest` that names the field."""
-    if count > MAX_TOKENS:
-        raise BadRequest(f"{field}: {count} tokens in one request; at most {MAX_TOKENS} are taken")
+    if count > MAX_PAIR_TOKENS:
+        raise BadRequest(f"{field}: {count} tokens in one request; at most {MAX_PAIR_TOKENS} are taken")

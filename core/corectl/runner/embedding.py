@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -9,14 +10,14 @@ import numpy as np
 
 from corectl.errors import BadRequest, NotSupported, TooLong
 from corectl.messages import Embedding, Template, TextPrompt, Vectors
-from corectl.prompt.budget import rendering_budget
+from corectl.prompt.budget import OutOfTime
 from corectl.prompt.render import render
 from corectl.runner.bounds import check_characters, check_texts
 from corectl.runner.encoding import EncodeJob, Matrix
 from corectl.runner.engine import EngineInfo, Passage, Tokenizer
 
-ALLOWANCES = 5
-"""How often what one rendering may take, for those of all texts: the most texts there may be, in a usual template."""
+MAX_SECONDS = 10.0
+"""CPU time for a template around all texts, twice what the most texts there may be take with a usual one."""
 
 NOT_SUPPORTED = {
     "": "this model does not support embeddings; use an embedding model such as all-minilm",
@@ -74,12 +75,15 @@ def _rendered(request: Embedding, tokenizer: Tokenizer) -> Sequence[str]:
     template = Template(kind="go", text=request.template)
     texts: list[str] = []
     size = 0
-    with rendering_budget(ALLOWANCES):
-        for text in request.inputs:
-            prompt = TextPrompt(template=template, prompt=text)
-            texts.append(render(prompt, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token))
-            size += len(texts[-1])
-            check_characters("input", size)
+    end = time.thread_time() + MAX_SECONDS
+    for text in request.inputs:
+        prompt = TextPrompt(template=template, prompt=text)
+        texts.append(render(prompt, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token))
+        size += len(texts[-1])
+        check_characters("input", size)
+        # A rendering's own budget leaves out that a long template is read again for each text.
+        if time.thread_time() > end:
+            raise OutOfTime("the template takes too much time")
     return texts
 
 

@@ -29,8 +29,9 @@ CALL_TOKENS = 512
 those of other texts too, so that larger calls take longer for each text."""
 
 
-MAX_VALUES = 2**26
-"""Of all rows of a request together: a quarter of a gigabyte here, and more than one as JSON."""
+MAX_VALUES = 2**25
+"""Of all rows of a request together: an eighth of a gigabyte here, several times that while lengths are computed, and
+two thirds of one as JSON."""
 
 
 class EncodeJob(msgspec.Struct, kw_only=True):

@@ -9,7 +9,7 @@ import numpy as np
 
 from corectl.errors import BadRequest
 from corectl.messages import Rerank, Scores
-from corectl.runner.bounds import check_characters, check_texts, check_tokens
+from corectl.runner.bounds import check_characters, check_pair_tokens, check_texts
 from corectl.runner.encoding import EncodeJob, Matrix
 from corectl.runner.engine import CrossEncoder, Engine, PairTokens, Passage
 
@@ -32,7 +32,7 @@ def prepare_rerank(id: int, request: Rerank, engine: Engine) -> EncodeJob:
         pair = engine.encode_pair(request.query, document)
         # With each goes what the model puts around it, which may be a long text.
         read += pair.length
-        check_tokens("documents", read)
+        check_pair_tokens("documents", read)
         excess = max(pair.length - limit, 0)
         if excess and not request.truncate:
             raise BadRequest(

@@ -11,7 +11,7 @@ on to serve those whom it suits. So requests that alternate share loads, and non
 
 from __future__ import annotations
 
-from corectl.errors import Busy, CorectlError, LoadFailed
+from corectl.errors import BadRequest, Busy, CorectlError, DoesNotFit, LoadFailed, OutOfMemory
 from corectl.scheduler.events import Action, Entry, Grant, Reject, Request, Start, Stop
 from corectl.scheduler.policy import Resident, SchedulerPolicy, WaitingRequest
 
@@ -99,9 +99,11 @@ class SchedulerCore:
         return actions
 
     def load_failed(self, model: str, error: CorectlError, now: float) -> list[Action]:
-        """A load has failed: so have the requests that asked for the same. Another context may still be possible."""
+        """A load has failed: so have the requests that would have used it, but for those that may need less."""
         entry = self.entries.pop(model)
-        failed = [request for request in self._waiting_for(entry) if entry.asked_by(request)]
+        failed = self._waiting_for(entry)
+        if isinstance(error, BadRequest | DoesNotFit | OutOfMemory):
+            failed = [request for request in failed if entry.asked_by(request)]
         for request in failed:
             del self._waiting[request.id]
         return [Reject(request.id, error) for request in failed] + self._pump(now)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from corectl.config import Settings
-from corectl.errors import BadRequest, CorectlError, LoadFailed
+from corectl.errors import BadRequest, CorectlError, DoesNotFit, LoadFailed
 from corectl.hardware.device import Device
 from corectl.hardware.eligible import Eligible
 from corectl.messages import LoadOptions, Notice
@@ -278,7 +278,7 @@ def _no_gpu(question: PlacementQuestion, found: Eligible) -> CorectlError:
     cells = question.options.num_ctx or 0
     use = memory_use(question.estimate, question.shape, cells=cells, accelerators=[first], layers=[every])
     there = ", ".join(f"{device.name} has {size(device.memory_free)} free" for device in found.accelerators)
-    return LoadFailed(
+    return DoesNotFit(
         "this server requires all layers on GPUs, but the model requires "
         f"{size(use[1].total)} of GPU memory, and {there}"
     )
@@ -290,8 +290,8 @@ def _no_memory(question: PlacementQuestion, found: Eligible) -> CorectlError:
     need = memory_use(question.estimate, question.shape, cells=question.options.num_ctx or 0)[0].total
     available = host.memory_total + host.swap if host else 0
     if host is None or need <= available:
-        return LoadFailed("the model does not fit into memory")
-    return LoadFailed(
+        return DoesNotFit("the model does not fit into memory")
+    return DoesNotFit(
         f"model requires more system memory ({size(need)}) than is available ({size(available)})"
     )
 

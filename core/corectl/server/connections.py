@@ -100,7 +100,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_is_here()
         self._pending = 0
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD:
+        if len(self.url) + sum(4 + len(name) + len(value) for name, value in self.headers) > MAX_HEAD:
             self._too_large = True
             raise ValueError("head too large")  # the parser takes it for a request that is not valid
         self._date()
@@ -126,8 +126,8 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
-        if not self._idle:
-            # In the middle of a reply, another is no answer to anybody.
+        if not (self._idle or self._asking):
+            # Instead of a reply, or in the middle of one, this is no answer to anybody.
             self.transport.close()
         elif self._too_large:
             self.transport.write(_TOO_LARGE)
@@ -169,6 +169,11 @@ class Connection(HttpToolsProtocol):
     def _idle(self) -> bool:
         """Whether no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def _asking(self) -> bool:
+        """Whether a request is still being sent, and nothing is being answered."""
+        return self.cycle.more_body and not self.cycle.response_started and not self.pipeline
 
     def _refuse(self, transport: asyncio.Transport) -> None:
         kind, now = type(self), self.loop.time()
