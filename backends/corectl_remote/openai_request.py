@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from corectl.messages import ChatPrompt, Completion, Grammar, Message, Notice, RawPrompt, TextPrompt
+from corectl.prompt.images import in_order
 from corectl.prompt.turns import called_function, with_call_ids
 from corectl_remote.wire import Api, Target, given_load, given_sampling
 
@@ -154,8 +155,11 @@ def _choice(request: Completion) -> dict[str, Any]:
 def _message(message: Message, *, thoughts: bool) -> dict[str, Any]:
     words: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.images:
-        parts = [{"type": "text", "text": message.content}] if message.content else []
-        words["content"] = [*parts, *map(_image, message.images)]
+        words["content"] = [
+            _image(message.images[piece]) if isinstance(piece, int) else {"type": "text", "text": piece}
+            for piece in in_order(message.content, len(message.images))
+            if piece != ""
+        ]
     if message.tool_calls:
         words["tool_calls"] = [_call(call) for call in message.tool_calls]
     if message.role == "tool":

@@ -9,6 +9,7 @@ import msgspec
 
 from corectl.errors import BadRequest
 from corectl.messages import Message
+from corectl.prompt.images import with_places
 from corectl_anthropic.schema import (
     ROLES,
     CountRequest,
@@ -25,8 +26,6 @@ from corectl_anthropic.schema import (
 )
 
 _BREAK = "\n\n"
-_PLACE = "[img]"
-"""Where an image stands in a text; see `corectl.prompt.images`."""
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -154,10 +153,6 @@ class _Conversation:
 
 
 def _placed(parts: list[Text | str], separator: str) -> tuple[str, tuple[str, ...]]:
-    """Texts and images as one text, and the images. Those in front of all text need no place in it."""
+    """Texts and images as one text, and the images."""
     images = tuple(part for part in parts if isinstance(part, str))
-    if any(isinstance(part, str) for part in parts[len(images) :]):
-        texts = [part.text if isinstance(part, Text) else _PLACE for part in parts]
-    else:
-        texts = [part.text for part in parts if isinstance(part, Text)]
-    return separator.join(filter(None, texts)), images
+    return with_places([part.text if isinstance(part, Text) else None for part in parts], separator), images

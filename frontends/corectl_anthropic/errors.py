@@ -47,13 +47,13 @@ def request_id() -> str:
     return f"req_{trace.current().id}"
 
 
-def error_of(error: CorectlError) -> ErrorReply:
-    """An error as an object of this protocol."""
+def error_of(error: CorectlError, id: str) -> ErrorReply:
+    """An error as an object of this protocol, for the request with this id."""
     rest = "invalid_request_error" if 400 <= error.status < 500 else "api_error"
     # What the core calls the schema of an output.
     message = _FORMAT.sub("output_config.format.schema", error.message)
     fault = Fault(_TYPES.get(error.status, rest), message, Details(error.code))
-    return ErrorReply(fault, request_id())
+    return ErrorReply(fault, id)
 
 
 def error_reply(request: AnyRequest, error: CorectlError) -> Response[bytes]:
@@ -66,7 +66,7 @@ def error_reply(request: AnyRequest, error: CorectlError) -> Response[bytes]:
         # Clients of this protocol send again what any other 5xx refuses.
         headers["x-should-retry"] = "false"
     return Response(
-        msgspec.json.encode(error_of(error)),
+        msgspec.json.encode(error_of(error, request_id())),
         status_code=error.status,
         media_type="application/json",
         headers=headers,

@@ -11,7 +11,7 @@ from corectl.errors import CorectlError
 from corectl.messages import Delta, Event, Finish, Notice, ToolCallDelta
 from corectl.server.context import Clock, ContextFit
 from corectl.server.whole import CallCollector
-from corectl_anthropic.errors import error_of
+from corectl_anthropic.errors import error_of, request_id
 from corectl_anthropic.replies import End, Reply, Signature, Usage, end_of, said_of, usage_of
 
 _encode = msgspec.json.Encoder().encode
@@ -87,7 +87,9 @@ ServerEvent = MessageStart | BlockStart | BlockDelta | BlockStop | MessageDelta 
 
 
 class MessageStream:
-    """One reply. `opening` is the message as it begins, `stops` are the request's stop sequences.
+    """One reply, made in the context of its request.
+
+    `opening` is the message as it begins, `stops` are the request's stop sequences.
 
     A tool call is written when it is complete: until then it may turn out to be none. Calls of the tools that are
     `eager` are written as they come, at the client's own risk.
@@ -103,12 +105,16 @@ class MessageStream:
         notices: Iterable[Notice] = (),
     ) -> None:
         self._opening: Reply | None = opening
+        self._id = request_id()
         self._clock = clock
         self._stops = stops
         self._eager = eager
         self._notices = notices
         self._calls = CallCollector()
         self._called = False
+        # The eager call whose block is open, and all eager ones: what else comes of those is in no other block.
+        self._writing: int | None = None
+        self._written: set[int] = set()
         self._index = -1
         self._block: TextStart | ThinkingStart | ToolUseStart | None = None
         self._signature = Signature()
@@ -129,7 +135,8 @@ class MessageStream:
 
     def failed(self, error: CorectlError) -> bytes:
         """The event that ends a stream which cannot go on."""
-        return b"event: error\ndata: " + _encode(error_of(error)) + b"\n\n"
+        # Whatever brings the error is not of this request: its own id is the one that it began with.
+        return b"event: error\ndata: " + _encode(error_of(error, self._id)) + b"\n\n"
 
     def _delta(self, delta: Delta) -> list[bytes]:
         shown = []
@@ -152,13 +159,16 @@ class MessageStream:
 
     def _call(self, piece: ToolCallDelta) -> list[bytes]:
         shown = []
-        if piece.name in self._eager:
+        # One at a time: a block that has ended takes no more, and a server may send all calls' ends together.
+        if piece.name in self._eager and self._writing is None:
             shown += self._begin(ToolUseStart(piece.id, piece.name))
-        if isinstance(self._block, ToolUseStart):
-            if piece.arguments:
+            self._writing = piece.index
+            self._written.add(piece.index)
+        if piece.index in self._written:
+            if piece.arguments and self._writing == piece.index:
                 shown.append(_line(BlockDelta(self._index, InputDelta(piece.arguments))))
             if piece.done:
-                shown += self._close()
+                shown += self._close() if self._writing == piece.index else []
                 self._called = True
             return shown
         for call in self._calls.take((piece,)):
@@ -178,7 +188,7 @@ class MessageStream:
 
     def _close(self) -> list[bytes]:
         """Ends the block that is open, if one is."""
-        block, self._block, self._text_head = self._block, None, b""
+        block, self._block, self._text_head, self._writing = self._block, None, b"", None
         if block is None:
             return []
         signed = []

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from corectl.messages import Message
+from corectl.prompt.images import with_places
 from corectl.server.fetching import is_web_address
 from corectl.server.nesting import too_deep
 from corectl_openai.errors import WrongField
@@ -70,22 +71,25 @@ def _text(wire: dict[str, Any], key: str, where: str) -> str:
 
 
 def read_content(content: Any, where: str, *, optional: bool = False) -> tuple[str, tuple[str, ...]]:
-    """The text and the images (base64, or addresses on the web). Parts of text are lines of one message."""
+    """The text and the images (base64, or addresses on the web).
+
+    Parts of text are lines of one message, in which images have their places.
+    """
     if isinstance(content, str):
         return content, ()
     if isinstance(content, list):
-        texts: list[str] = []
+        texts: list[str | None] = []
         images: list[str] = []
         for index, part in enumerate(content):
             _part(part, f"{where}[{index}]", texts, images)
-        return "\n".join(texts), tuple(images)
+        return with_places(texts, "\n"), tuple(images)
     if content is None and optional:
         return "", ()
     kind = _GO_TYPES.get(type(content), type(content).__name__)
     raise WrongField(where, f"invalid message content type: {kind}", "invalid_type")
 
 
-def _part(part: Any, where: str, texts: list[str], images: list[str]) -> None:
+def _part(part: Any, where: str, texts: list[str | None], images: list[str]) -> None:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind in ("text", "input_text", "output_text", "summary_text", "refusal"):
         key = "refusal" if kind == "refusal" else "text"
@@ -95,6 +99,7 @@ def _part(part: Any, where: str, texts: list[str], images: list[str]) -> None:
         texts.append(text)
     elif kind in ("image_url", "input_image"):
         images.append(_image(address_of(part), f"{where}.image_url"))
+        texts.append(None)
     elif kind in ("input_audio", "file", "input_file", "video_url"):
         raise WrongField(f"{where}.type", f"{where}: parts of type {kind} are not supported")
     else:

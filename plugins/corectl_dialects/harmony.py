@@ -9,6 +9,7 @@ known by a legal one as well.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 
 import msgspec
@@ -107,15 +108,17 @@ def written_names(tools: Sequence[Tool]) -> dict[str, str]:
 
     A tool has its own name, if it can be read, and a legal identifier that no other tool has.
     """
-    names = [str(tool["function"]["name"]) for tool in tools]
+    names = list(dict.fromkeys(str(tool["function"]["name"]) for tool in tools))
     written = {name: name for name in names if name and _RECIPIENT_RUN.fullmatch(name)}
+    numbers: dict[str, int] = {}
     for name in names:
         identifier = _ILLEGAL.sub("_", name)
         if not identifier or identifier[0].isdigit():
             identifier = f"_{identifier}"
-        free, number = identifier, 2
+        free, number = identifier, numbers.get(identifier, 2)
         while written.get(free, name) != name:
             free, number = f"{identifier}_{number}", number + 1
+        numbers[identifier] = number
         written[free] = name
     return written
 
@@ -241,10 +244,12 @@ class _Reader:
 def _grammar(tools: Sequence[Tool]) -> str:
     """One call: the model ends its turn after it."""
     in_channel, in_role, rules = [], [], []
-    named = list(written_names(tools).items())
+    named: dict[str, list[str]] = defaultdict(list)
+    for written, name in written_names(tools).items():
+        named[name].append(written)
     for index, tool in enumerate(tools):
         rules.append(f"arguments{index}: {json_rule(parameters(tool))}")
-        for written in (written for written, name in named if name == tool["function"]["name"]):
+        for written in named[str(tool["function"]["name"])]:
             name, arguments = literal(written), f"{literal(MESSAGE)} arguments{index}"
             in_channel.append(joined(name, "type", arguments))
             in_role.append(joined(name, literal(CHANNEL), literal("commentary"), "type", arguments))

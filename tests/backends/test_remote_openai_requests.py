@@ -112,7 +112,7 @@ CALL = {"function": {"name": "f", "arguments": {"a": "ß", "b": [1]}}}
 def test_a_conversation_with_images_and_calls() -> None:
     turns = (
         Message(role="system", content="Be brief."),
-        Message(role="user", content="Look", images=("iVBORw0KGgo=", "/9j/4AAQ")),
+        Message(role="user", content="Look: [img]!", images=("iVBORw0KGgo=", "/9j/4AAQ")),
         Message(role="assistant", thinking="Hm.", content="So:", tool_calls=(CALL, {"id": "x", **CALL})),
         Message(role="tool", content="1", tool_name="f"),
         Message(role="tool", content="2", tool_call_id="x"),
@@ -121,9 +121,10 @@ def test_a_conversation_with_images_and_calls() -> None:
     system, user, assistant, one, two = body["messages"]
     assert system == {"role": "system", "content": "Be brief."}
     assert user["content"] == [
-        {"type": "text", "text": "Look"},
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
         {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,/9j/4AAQ"}},
+        {"type": "text", "text": "Look: "},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
+        {"type": "text", "text": "!"},
     ]
     first, second = assistant["tool_calls"]
     assert (first["type"], json.loads(first["function"]["arguments"])) == ("function", {"a": "ß", "b": [1]})

@@ -229,6 +229,68 @@ def test_a_bad_second_request_is_not_answered_in_the_middle_of_the_first_answer(
     play(story())
 
 
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with what it was asked, and with the body."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    names = sorted(name for name, _ in scope["headers"])
+    text = b"%s %s %s %s;" % (scope["method"].encode(), scope["raw_path"], b",".join(names), body)
+    length = b"%d" % len(text)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+    await send({"type": "http.response.body", "body": text})
+
+
+UPGRADE = (
+    b"POST /x%20y?z HTTP/1.1\r\nhost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+    b"HTTP2-Settings: AAEA\r\nContent-Length: 4\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("cut", [0, 1, 30, len(UPGRADE) - 1, len(UPGRADE), len(UPGRADE) + 2])
+def test_a_request_that_would_rather_speak_another_protocol_is_answered_in_this_one(
+    cut: int, times: int
+) -> None:
+    async def story() -> None:
+        async with serving(echo) as connect:
+            reader, writer = await connect()
+            sent = (UPGRADE + b"body") * times + b"GET / HTTP/1.1\r\nhost: h\r\n\r\n"
+            for part in (sent[:cut], sent[cut:]):
+                writer.write(part)
+                await asyncio.sleep(0.02)
+            for _ in range(times):
+                assert (await reader.readuntil(b";")).endswith(b"POST /x%20y content-length,host body;")
+            assert (await reader.readuntil(b";")).endswith(b"GET / host ;")
+            writer.close()
+
+    play(story())
+
+
+def test_many_such_requests_at_once_take_no_stack() -> None:
+    async def story() -> None:
+        async with serving(echo) as connect:
+            reader, writer = await connect()
+            writer.write((UPGRADE + b"body") * 1000)
+            for _ in range(1000):
+                assert (await reader.readuntil(b";")).endswith(b"body;")
+            writer.close()
+
+    play(story())
+
+
+def test_a_connection_that_is_to_end_ends_after_such_a_request() -> None:
+    async def story() -> None:
+        async with serving(echo) as connect:
+            reader, writer = await connect()
+            writer.write(UPGRADE.replace(b"Upgrade, ", b"close, Upgrade, ") + b"body")
+            assert b"connection: close" in (await reader.read())
+            writer.close()
+
+    play(story())
+
+
 def test_a_bad_body_is_answered() -> None:
     async def story() -> None:
         async with serving(whole) as connect:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,6 +54,31 @@ def test_the_start_of_a_stop_string_is_held_back_and_given_when_it_was_none() ->
 
 def test_a_stop_string_over_several_tokens_ends_without_itself() -> None:
     assert feed(TextStream(("END",)), [b"the ", b"E", b"ND", b" more"]) == ("the ", "stop", ["0"])
+
+
+def test_many_long_stop_strings_take_no_longer_for_each_token() -> None:
+    stream = TextStream((*("c" * (3800 + number) for number in range(255)), "ab" * 2000))
+    began = time.thread_time()
+    for _ in range(600):
+        assert stream.push(b"aba").text == stream.push(b"bab").text == ""
+    assert time.thread_time() - began < 5
+
+
+@given(
+    st.text("ab", max_size=40), st.lists(st.text("ab", min_size=1, max_size=6), max_size=3), st.integers(1, 4)
+)
+def test_as_much_is_held_as_may_begin_a_stop_string(text: str, stops: list[str], size: int) -> None:
+    stream = TextStream(tuple(stops))
+    given = shown = ""
+    for at in range(0, len(text), size):
+        piece = stream.push(text[at : at + size].encode())
+        given, shown = text[: at + size], shown + piece.text
+        if piece.end:
+            first = min(given.find(stop) for stop in stops if stop in given)
+            assert piece.end == "length" or shown == given[:first]
+            return
+        held = max((n for stop in stops for n in range(1, len(stop)) if given.endswith(stop[:n])), default=0)
+        assert shown == given[: len(given) - held]
 
 
 def test_the_earliest_stop_string_wins() -> None:

@@ -245,16 +245,16 @@ def test_choices_that_cannot_be_made(choice: Any, named: str) -> None:
 
 
 def test_what_is_wrong_with_a_schema_is_named_as_clients_know_it() -> None:
-    shown = error_of(BadRequest("format.properties.a: must be an object")).error.message
+    shown = error_of(BadRequest("format.properties.a: must be an object"), "req_1").error.message
     assert shown == "output_config.format.schema.properties.a: must be an object"
-    assert error_of(BadRequest("formats differ")).error.message == "formats differ"
+    assert error_of(BadRequest("formats differ"), "req_1").error.message == "formats differ"
 
 
 def test_errors_have_types_by_their_status() -> None:
     def kind(status: int) -> str:
         error = BadRequest("x")
         error.status = status
-        return error_of(error).error.type
+        return error_of(error, "req_1").error.type
 
     assert [kind(status) for status in (400, 401, 403, 404, 408, 413, 429, 500, 501, 503, 529)] == [
         "invalid_request_error",
@@ -269,5 +269,5 @@ def test_errors_have_types_by_their_status() -> None:
         "overloaded_error",
         "overloaded_error",
     ]
-    assert error_of(TooLarge("x")).error.details.error_code == "too_large"
-    assert error_of(Unauthorized("x")).error.type == "authentication_error"
+    assert error_of(TooLarge("x"), "req_1").error.details.error_code == "too_large"
+    assert error_of(Unauthorized("x"), "req_1").error.type == "authentication_error"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from corectl import trace
 from corectl.errors import Busy
 from corectl.messages import Delta, Event, Finish, Fit, Notice, ToolCallDelta, Usage
 from corectl.server.context import Clock
+from corectl.trace import Trace
 from corectl_anthropic import replies
 from corectl_anthropic.replies import Reply, blocks_of, end_of, usage_of
 from corectl_anthropic.stream import MessageStream
@@ -153,6 +155,42 @@ def test_an_eager_call_that_turns_out_to_be_none_ends_where_the_text_begins() ->
     events = shown(make(eager=("f",)), Delta("", (), "", PIECES[:2]), Delta("<call>{"), finish())
     assert brief(events)[1:-2] == [(0, "tool_use"), (0, '{"a"'), 0, (1, "text"), (1, "<call>{"), 1]
     assert events[-2]["delta"]["stop_reason"] == "end_turn"
+
+
+def test_eager_calls_whose_ends_come_together_are_two_calls() -> None:
+    """The second is written when it is complete: the first may still go on."""
+    started = (
+        ToolCallDelta(0, "call_1", "f"),
+        ToolCallDelta(1, "call_2", "g"),
+        ToolCallDelta(1, arguments="{}"),
+    )
+    ended = (ToolCallDelta(0, arguments="{}", done=True), ToolCallDelta(1, done=True))
+    events = shown(make(eager=("f", "g")), Delta("", (), "", started), Delta("", (), "", ended), finish())
+    first, second = (event["content_block"] for event in events if event["type"] == "content_block_start")
+    assert [(block["id"], block["name"]) for block in (first, second)] == [("call_1", "f"), ("call_2", "g")]
+    assert brief(events)[1:-2] == [(0, "tool_use"), (0, "{}"), 0, (1, "tool_use"), (1, "{}"), 1]
+    assert events[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+def test_an_eager_call_whose_end_comes_after_text_is_one_call() -> None:
+    pieces = (ToolCallDelta(0, "call_1", "f"), ToolCallDelta(0, arguments="{}"))
+    events = shown(
+        make(eager=("f",)),
+        Delta("", (), "", pieces),
+        Delta("so"),
+        Delta("", (), "", (ToolCallDelta(0, done=True),)),
+        finish(),
+    )
+    assert brief(events)[1:-2] == [(0, "tool_use"), (0, "{}"), 0, (1, "text"), (1, "so"), 1]
+    assert events[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+def test_an_error_has_the_id_of_the_request_that_the_stream_is_of() -> None:
+    trace.begin(Trace(id="mine", path="/"))
+    stream = make()
+    trace.begin(Trace(id="of-another", path="/"))
+    (event,) = parse(stream.failed(Busy("too much")))
+    assert event["request_id"] == "req_mine"
 
 
 def test_an_error_in_mid_stream_is_an_event() -> None:

@@ -223,6 +223,29 @@ def test_a_call_that_broke_off_can_be_sent_back(shop: Server, tooled: str) -> No
     assert chat(shop, messages=[*QUESTION, *turns], **body)["usage"]["completion_tokens"] > 0
 
 
+@pytest.mark.parametrize(
+    ("order", "text"),
+    [
+        ("tiuj", "Before:\n[img]\nAfter:\n[img]"),
+        ("ti", "Before:\n[img]"),
+        ("it", "Before:"),
+        ("ijt", "Before:"),
+        ("itj", "[img]\nBefore:\n[img]"),
+        ("i", ""),
+    ],
+)
+def test_images_stand_where_they_stand_among_the_texts(order: str, text: str) -> None:
+    parts = {
+        "t": {"type": "text", "text": "Before:"},
+        "u": {"type": "text", "text": "After:"},
+        "i": {"type": "image_url", "image_url": {"url": "data:image/png;base64,aaaa"}},
+        "j": {"type": "image_url", "image_url": {"url": "data:image/png;base64,bbbb"}},
+    }
+    (message,) = read_messages([{"role": "user", "content": [parts[name] for name in order]}])
+    assert message.content == text
+    assert message.images == tuple({"i": "aaaa", "j": "bbbb"}[name] for name in order if name in "ij")
+
+
 @pytest.mark.parametrize("text", ["{", '{"a": 1]}', "[]", "5", '"x"', '{"a": 1e999}', "[" * 5000, DEEP])
 def test_arguments_that_are_no_object_stand_in_one(text: str) -> None:
     call = {"id": "c", "function": {"name": "f", "arguments": text}}

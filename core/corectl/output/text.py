@@ -24,12 +24,36 @@ class Piece(msgspec.Struct, frozen=True):
     stop: str = ""
 
 
+class _Stop:
+    """One stop string, and how much of its beginning a text ends with: Knuth, Morris and Pratt's automaton."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.matched = 0
+        # For each beginning but the empty one, how much of it stands at its own end as well.
+        self._falls = [0]
+        matched = 0
+        for character in text[1:]:
+            matched = self._after(matched, character)
+            self._falls.append(matched)
+
+    def _after(self, matched: int, character: str) -> int:
+        while matched and self.text[matched] != character:
+            matched = self._falls[matched - 1]
+        return matched + (self.text[matched] == character)
+
+    def read(self, piece: str) -> None:
+        """Takes what the text goes on with. The whole stop string is not in it."""
+        for character in piece:
+            self.matched = self._after(self.matched, character)
+
+
 class TextStream:
     """One sequence's output. Feed it token by token, then `flush` it once."""
 
     def __init__(self, stop: tuple[str, ...]) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._stop = tuple(text for text in stop if text)
+        self._stops = tuple(_Stop(text) for text in stop if text)
         self._held = ""
         # Each with the place in the held text where its token begins.
         self._held_logprobs: list[tuple[int, Logprob]] = []
@@ -49,8 +73,9 @@ class TextStream:
             self._held = self._held[:position]
             self._held_logprobs = [held for held in self._held_logprobs if held[0] < position]
             return self._release(position, "stop", stop)
+        partial = self._partial_stop(piece)
         end = self._repetition(piece)
-        return self._release(len(self._held) - (0 if end else self._partial_stop()), end)
+        return self._release(len(self._held) - (0 if end else partial), end)
 
     def flush(self) -> Piece:
         """What is still held back at the end: it was no stop string after all."""
@@ -67,18 +92,14 @@ class TextStream:
 
     def _find_stop(self) -> tuple[int, str]:
         """The first stop string in the held text, and where it begins; an empty one if there is none."""
-        found = [(position, stop) for stop in self._stop if (position := self._held.find(stop)) >= 0]
+        found = [(at, stop.text) for stop in self._stops if (at := self._held.find(stop.text)) >= 0]
         return min(found, default=(-1, ""))
 
-    def _partial_stop(self) -> int:
-        """How many characters at the end may be the start of a stop string."""
-        longest = 0
-        for stop in self._stop:
-            for length in range(min(len(stop) - 1, len(self._held)), longest, -1):
-                if self._held.endswith(stop[:length]):
-                    longest = length
-                    break
-        return longest
+    def _partial_stop(self, piece: str) -> int:
+        """How many characters at the end may be the start of a stop string, now that the text goes on with a piece."""
+        for stop in self._stops:
+            stop.read(piece)
+        return max((stop.matched for stop in self._stops), default=0)
 
     def _repetition(self, piece: str) -> str:
         trimmed = piece.strip()

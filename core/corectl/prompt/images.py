@@ -102,9 +102,26 @@ def _markers(first: int, count: int, nonce: str) -> list[str]:
 
 
 def _place(text: str, markers: Sequence[str]) -> str:
-    head, *rest = text.split(_PLACE, len(markers))
-    placed = "".join(marker + piece for marker, piece in zip(markers, rest, strict=False))
-    return "".join(markers[len(rest) :]) + head + placed
+    pieces = in_order(text, len(markers))
+    return "".join(markers[piece] if isinstance(piece, int) else piece for piece in pieces)
+
+
+def in_order(text: str, images: int) -> list[str | int]:
+    """A message's text in pieces, and the numbers of its images, as they follow one another."""
+    head, *rest = text.split(_PLACE, images)
+    found: list[str | int] = [*range(len(rest), images), head]
+    for number, piece in enumerate(rest):
+        found += [number, piece]
+    return found
+
+
+def with_places(parts: Sequence[str | None], separator: str) -> str:
+    """The text of a message that comes in parts; None is an image. Those in front of all text need no place."""
+    front = next((at for at, part in enumerate(parts) if part is not None), len(parts))
+    texts = [_PLACE if part is None else part for part in parts[front:]]
+    if None in parts[front:]:
+        texts = [_PLACE] * front + texts
+    return separator.join(filter(None, texts))
 
 
 def _place_raw(text: str, markers: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
 from typing import Any, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,9 @@ MAX_CONNECTIONS = 8192
 
 RESERVED_FILES = 256
 """Open files that are left for models, runners and the log."""
+
+_UPGRADING = frozenset({b"upgrade", b"connection", b"http2-settings"})
+"""Headers that ask for another protocol, or that are only there for it."""
 
 _BODY = "corectl.body"
 """The ASGI extension that `body_of` reads."""
@@ -83,7 +87,10 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._pending += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        left = memoryview(data)
+        while left:
+            left = self._read(left)
         if self._pending > MAX_HEAD and not self.transport.is_closing():
             self._too_large = True
             self.send_400_response("")
@@ -91,6 +98,39 @@ class Connection(HttpToolsProtocol):
         # Empty lines are no request, but they have ended the wait for the next one.
         if self.timeout_keep_alive_task is None and self._idle:
             self._expect_head()
+
+    @property
+    def _upgrades(self) -> bool:
+        """Whether the parser is at a request that asks for another protocol."""
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _read(self, data: memoryview) -> memoryview:
+        """Has the parser read; what is left is behind a head that asked for another protocol."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as exc:
+            if self._upgrades:
+                self._refuse_upgrade()
+                return data[exc.args[0] :]
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        return data[:0]
+
+    def _refuse_upgrade(self) -> None:
+        """Has the head read again as if it asked for nothing.
+
+        A client may ask and send its body at once, as Java's does, and the parser takes that for the other protocol's.
+        """
+        method, version, url = self.parser.get_method(), self.parser.get_http_version(), self.url
+        lines = [b"%b %b HTTP/%b" % (method, url, version.encode())]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] not in _UPGRADING]
+        # Of what may stand there, only that the connection is to end matters.
+        if any(b"close" in value.lower() for name, value in self.headers if name == b"connection"):
+            lines.append(b"connection: close")
+        self.parser = httptools.HttpRequestParser(self)
+        # As uvicorn has it.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -103,6 +143,8 @@ class Connection(HttpToolsProtocol):
         if len(self.url) + sum(4 + len(name) + len(value) for name, value in self.headers) > MAX_HEAD:
             self._too_large = True
             raise ValueError("head too large")  # the parser takes it for a request that is not valid
+        if self._upgrades:
+            return
         self._date()
         super().on_headers_complete()
         cycle, flow, transport = self.cycle, self.flow, self.transport
@@ -120,6 +162,10 @@ class Connection(HttpToolsProtocol):
             return True
 
         cast(dict[str, Any], self.scope)["extensions"] = {_BODY: write}
+
+    def on_message_complete(self) -> None:
+        if not self._upgrades:
+            super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         self._pending = 0

@@ -75,6 +75,7 @@ def _serve(flags: dict[str, Any]) -> int:
             app,
             loop="uvloop",
             http=connections(),
+            ws="none",
             lifespan="on",
             log_config=None,
             access_log=False,

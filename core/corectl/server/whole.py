@@ -31,21 +31,25 @@ class CallCollector:
     """Puts one reply's calls together. One that is never done is no call: its text comes as content."""
 
     def __init__(self) -> None:
-        self._open: dict[int, ToolCallDelta] = {}
+        self._open: dict[int, list[ToolCallDelta]] = {}
 
     def take(self, pieces: Iterable[ToolCallDelta]) -> list[ToolCall]:
         """The calls that are complete with these pieces."""
         complete = []
         for piece in pieces:
-            call = self._open.get(piece.index, ToolCallDelta(piece.index))
-            call = ToolCallDelta(
-                piece.index, call.id or piece.id, call.name or piece.name, call.arguments + piece.arguments
-            )
-            self._open[piece.index] = call
+            self._open.setdefault(piece.index, []).append(piece)
             if piece.done:
-                del self._open[piece.index]
-                complete.append(ToolCall(call.index, call.id, call.name, one_line(call.arguments)))
+                complete.append(_whole(self._open.pop(piece.index)))
         return complete
+
+
+def _whole(pieces: list[ToolCallDelta]) -> ToolCall:
+    return ToolCall(
+        pieces[0].index,
+        next((piece.id for piece in pieces if piece.id), ""),
+        next((piece.name for piece in pieces if piece.name), ""),
+        one_line("".join(piece.arguments for piece in pieces)),
+    )
 
 
 async def collected(opened: OpenCompletion) -> tuple[Delta, Finish]:
