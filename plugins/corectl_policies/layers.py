@@ -42,10 +42,14 @@ def fill(costs: Sequence[int], rooms: Sequence[int]) -> tuple[int, ...] | None:
     return tuple(counts) if start == len(costs) else None
 
 
-def most_layers(costs: Sequence[int], rooms: Sequence[int]) -> tuple[int, ...]:
-    """How many layers each device takes if as many of the last ones as possible are to find a place."""
+def most_layers(costs: Sequence[int], rooms: Sequence[int], *, beside_first: int = 0) -> tuple[int, ...]:
+    """How many layers each device takes if as many of the last ones as possible are to find a place.
+
+    Whichever is the first of them brings so many bytes along.
+    """
     for first in range(len(costs) + 1):
-        if (found := fill(costs[first:], rooms)) is not None:
+        part = [cost + (beside_first if at == first else 0) for at, cost in enumerate(costs)][first:]
+        if (found := fill(part, rooms)) is not None:
             return found
     raise AssertionError("no layers always fit")
 

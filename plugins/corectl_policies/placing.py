@@ -68,7 +68,10 @@ class Placing:
         return max(0, int((device.memory_free - self._question.overhead) * USABLE_MEMORY))
 
     def _costs(self, contexts: int) -> tuple[list[int], int]:
-        """Bytes of each layer that is to lie on an accelerator, and those of computing, for each accelerator."""
+        """Bytes of each layer that is to lie on an accelerator, and those of computing, for each accelerator.
+
+        The projector goes with the first of these layers, and is not among them.
+        """
         estimate = self._question.estimate
         every = len(estimate.layers) + 1
         one_each = memory_use(
@@ -79,12 +82,17 @@ class Placing:
             layers=[1] * every,
         )[1:]
         costs = [use.weights + use.cache for use in one_each]
+        costs[0] -= estimate.vision
         return costs[every - self._wanted :], one_each[0].compute
+
+    def _seeing(self, costs: list[int]) -> list[int]:
+        """The costs with the projector's, which the first layer brings along."""
+        return [costs[0] + self._question.estimate.vision, *costs[1:]] if costs else []
 
     def _whole(self, group: Sequence[Device], contexts: int) -> Placement | None:
         """With all layers that are wanted there, and the rest in the machine's memory; None if there is no room."""
         costs, compute = self._costs(contexts)
-        layers = deal(costs, [self._room(device) - compute for device in group])
+        layers = deal(self._seeing(costs), [self._room(device) - compute for device in group])
         if layers is None:
             return None
         placement = self._placement(contexts, group, layers)
@@ -96,8 +104,11 @@ class Placing:
         contexts = self._contexts()[-1]
         costs, compute = self._costs(contexts)
         rooms = [self._room(device) - compute for device in group]
-        obeyed = self._question.options.num_gpu is not None
-        placement = self._placement(contexts, group, (shares if obeyed else most_layers)(costs, rooms))
+        if self._question.options.num_gpu is not None:
+            layers = shares(self._seeing(costs), rooms)
+        else:
+            layers = most_layers(costs, rooms, beside_first=self._question.estimate.vision)
+        placement = self._placement(contexts, group, layers)
         return placement if self._machine_has_room(placement) else None
 
     def _on_host(self) -> Placement | None:

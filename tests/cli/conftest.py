@@ -103,10 +103,11 @@ class Result:
 def corectl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Runs a command line in this process."""
 
-    def call(*args: str, stdin: str = "") -> Result:
+    def call(*args: str, stdin: str | bytes = "") -> Result:
         import io
 
-        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
         code = run(args)
         out, err = capsys.readouterr()
         return Result(code, out, err)

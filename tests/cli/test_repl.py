@@ -234,6 +234,24 @@ def test_history_can_be_off(session: Session, monkeypatch: pytest.MonkeyPatch) -
     assert "secret" not in load_history(history_path())
 
 
+def test_history_that_is_turned_on_again_has_what_was_kept_and_nothing_else(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    type_keys(session, "before\r/bye\r")
+    type_keys(session, "/set nohistory\rsecret\r/set history\rafter\r/bye\r")
+    kept = load_history(history_path())
+    assert "secret" not in kept and kept[0] == "before" and "after" in kept
+    monkeypatch.setenv("OLLAMA_NOHISTORY", "1")
+    type_keys(session, "secret\r/set history\rlast\r/bye\r")
+    kept = load_history(history_path())
+    assert "secret" not in kept and kept[0] == "before" and "last" in kept
+
+
+def test_a_message_that_is_no_utf_8_is_sent_all_the_same(session: Session, server: FakeServer) -> None:
+    session.say("caf\udce9")
+    assert server.bodies("POST /api/chat")[-1]["messages"][-1]["content"] == "caf\ufffd"
+
+
 def test_the_history_file(tmp_path: Path) -> None:
     path = tmp_path / "state" / "history"
     save_history(path, [f"line {number}\nmore" for number in range(LIMIT + 5)])

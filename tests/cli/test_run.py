@@ -46,6 +46,11 @@ def test_the_words_are_the_prompt(model: FakeServer, corectl: Corectl) -> None:
     assert asked(model) == {"model": "t0", "prompt": "Why is the sky blue?"}
 
 
+def test_what_is_piped_in_need_not_be_utf_8(model: FakeServer, corectl: Corectl) -> None:
+    corectl("run", "t0", "caf\udce9", stdin="naïve".encode("latin-1"))
+    assert model.bodies("POST /api/generate")[-1]["prompt"] == "na\ufffdve caf\ufffd"
+
+
 def test_what_is_piped_in_comes_first(model: FakeServer, corectl: Corectl) -> None:
     corectl("run", "t0", "Summarize", stdin="a text\n")
     assert asked(model)["prompt"] == "a text\n Summarize"

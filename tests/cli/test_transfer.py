@@ -113,6 +113,26 @@ def test_push_to_somebody_elses_namespace(server: FakeServer, corectl: Corectl) 
     assert corectl("push", "registry.example/you/mine").err == "Error: push access denied to resource\n"
 
 
+def test_more_transfers_than_the_terminal_has_rows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "5")
+    shown = Progress()
+    for number in range(10):
+        shown.transfer(f"pulling {number}", 100, 100)
+    for _ in range(2):
+        shown._draw()
+        up, _, drawn = capsys.readouterr().err.rpartition("\x1b[J")
+        assert [line.partition(":")[0] for line in drawn.splitlines()] == [
+            f"pulling {at}" for at in range(6, 10)
+        ]
+    assert up == "\x1b[4A\r"
+    shown._draw(whole=True)
+    assert capsys.readouterr().err.count("\n") == 10
+
+
 def test_a_bar_in_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """What is there when a transfer goes on says nothing about how fast it is."""
     now = [100.0]

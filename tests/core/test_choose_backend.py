@@ -173,11 +173,14 @@ def test_a_backend_is_asked_once_what_it_can() -> None:
         ("Qwen3:8b", None, Wanted("mlx", "setting for models like 'qwen*' (default)")),
         ("hf.co/me/tiny-ONNX:x", None, Wanted("onnx", "setting for models like '*-onnx:*' (default)")),
         ("me/qwen3", None, Wanted("mlx", "setting for models like 'qwen*' (default)")),
+        ("mike/tuned:x", None, Wanted("other", "setting for models like 'mike/tuned' (default)")),
         ("llama", None, Wanted("llamacpp", 'setting "backend" (default)')),
     ],
 )
 def test_the_most_special_wish_counts(name: str, option: str | None, found: Wanted) -> None:
-    settings = Settings(backend="llamacpp", backends={"qwen*": "mlx", "*-onnx:*": "onnx"})
+    settings = Settings(
+        backend="llamacpp", backends={"qwen*": "mlx", "*-onnx:*": "onnx", "mike/tuned": "other"}
+    )
     assert wanted_backend(settings, ModelName.parse(name), option) == found
     assert wanted_backend(Settings(), ModelName.parse("llama"), None) == Wanted()
 

@@ -94,6 +94,16 @@ def test_what_is_made_is_told_with_its_digests(shop: Shop) -> None:
     assert shop.steps[0] == (1, 3) and shop.steps[-1] == (3, 3)
 
 
+def test_modules_of_the_folder_that_the_server_was_started_in_are_not_imported(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "untrusted"
+    folder.mkdir()
+    (folder / "msgspec.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.chdir(folder)
+    assert shop.run(files={"a": "x"}).files == (MadeFile("a", digest(b"x"), 1),)
+
+
 def test_an_adapter_is_told_its_base(shop: Shop) -> None:
     job = shop.job()
     base = shop.root / "base"

@@ -69,6 +69,7 @@ def test_servers_of_the_settings() -> None:
         ({"remotes": {"a/b": URL}}, "'a/b' is no name for a server"),
         ({"remotes": {"": URL}}, "'' is no name for a server"),
         ({"remotes": {"a": URL, "A": URL}}, "'A' is there twice"),
+        ({"remotes": {"a": URL, "b": f"{URL}/"}}, "'b' has the address of 'a'"),
         ({"remotes": {"a": "ftp://x"}}, "no plugin speaks to ftp:// addresses; known: http, https"),
         ({"remotes": {"a": "http://me:secret@x"}}, "an address that is none"),
         ({"remotes": {"a": "http://"}}, "an address that is none"),

@@ -26,10 +26,16 @@ def gpu(id: str, free: int, **changes: Any) -> Device:
     return Device(id=id, memory_free=free * 10 // 9, **given)
 
 
-def place(*devices: Device, options: dict[str, Any] | None = None, **rules: Any) -> Placement | None:
+def place(
+    *devices: Device, options: dict[str, Any] | None = None, vision: int = 0, **rules: Any
+) -> Placement | None:
     """A model of 10 layers of 100 bytes, a cache of 10 bytes per layer and context, 50 for computing, 7 on the host."""
     estimate = MemoryEstimate(
-        layers=(LayerMemory(weights=100, cell=10 / 4096),) * LAYERS, head=100, host=7, compute=50
+        layers=(LayerMemory(weights=100, cell=10 / 4096),) * LAYERS,
+        head=100,
+        host=7,
+        compute=50,
+        vision=vision,
     )
     question = {
         "options": LoadOptions(num_ctx=4096, **(options or {})),
@@ -130,6 +136,14 @@ def test_alone_as_many_of_the_last_layers_as_fit() -> None:
     assert where(placed(gpu("a", 300), gpu("b", 500), alone=True)) == {"a": 2, "b": 4}
 
 
+def test_a_projector_has_room_beside_the_layers_that_are_offloaded() -> None:
+    """Which are not the first of the model."""
+    room = 50 + 250 + 100 + 2 * 110 - 1
+    found = placed(gpu("x", room), alone=True, num_parallel=1, vision=250)
+    assert where(found) == {"x": 2}
+    assert found.estimated[1].total == 50 + 250 + 100 + 110
+
+
 def test_alone_with_no_room_on_any_accelerator_the_cpu_computes_all() -> None:
     found = placed(gpu("a", 100), alone=True)
     assert (found.devices, found.layers) == (("cpu",), ())
@@ -192,6 +206,17 @@ def test_the_most_layers_are_the_last_ones_and_one_more_does_not_fit(
     assert fill(costs[len(costs) - count :], rooms) == found
     if count < len(costs):
         assert fill(costs[len(costs) - count - 1 :], rooms) is None
+
+
+@given(COSTS, ROOMS, st.integers(0, 500))
+def test_what_comes_with_the_first_of_the_layers_has_room_too(
+    costs: list[int], rooms: list[int], beside: int
+) -> None:
+    found = most_layers(costs, rooms, beside_first=beside)
+    count = sum(found)
+    taken = costs[len(costs) - count :]
+    if taken:
+        assert fill([taken[0] + beside, *taken[1:]], rooms) == found
 
 
 @given(COSTS, ROOMS)

@@ -134,7 +134,7 @@ class Progress:
             self._finish_spinners()
             if self._transient:
                 self._lines.clear()
-            self._draw()
+            self._draw(whole=True)
             self._write("\x1b[?25h")
 
     def _finish_spinners(self) -> None:
@@ -148,14 +148,20 @@ class Progress:
                 self._frame += 1
                 self._draw()
 
-    def _draw(self) -> None:
-        """Goes back to the first line of the block and writes all of it. Lines are cut so that none wraps."""
-        columns = shutil.get_terminal_size((80, 24)).columns
+    def _draw(self, *, whole: bool = False) -> None:
+        """Goes back to the first line of the block and writes it anew. Lines are cut so that none wraps.
+
+        Of more lines than there are rows, the last are shown: there is no way back to what has left the screen. Only
+        what is drawn last is the `whole` block.
+        """
+        columns, rows = shutil.get_terminal_size((80, 24))
+        lines = list(self._lines.values())
+        shown = lines if whole else lines[-max(1, rows - 1) :]
         text = f"\x1b[{self._drawn}A" if self._drawn else ""
         text += "\r\x1b[J"
-        for line in self._lines.values():
+        for line in shown:
             text += line.render(self._frame, columns)[: columns - 1] + "\n"
-        self._drawn = len(self._lines)
+        self._drawn = len(shown)
         self._write(text)
 
     def _write(self, text: str) -> None:

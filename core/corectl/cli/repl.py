@@ -25,28 +25,47 @@ _TAB: Final = " " * 8
 _OFF: Final = ("", "0", "f", "false")
 
 
+class _History(InMemoryHistory):
+    """What was typed while it is kept."""
+
+    keep = True
+
+    def append_string(self, string: str) -> None:
+        if self.keep:
+            super().append_string(string)
+
+
 class LineInput:
-    """Reads what the user types. The history is loaded at the start and saved after each input."""
+    """Reads what the user types. The history is loaded when it is first kept, and saved after each input."""
 
     def __init__(self, *, keep: bool) -> None:
-        self.keep = keep
         self._path = history_path()
-        self._history = InMemoryHistory(load_history(self._path) if keep else [])
+        self._loaded = False
+        self._history = _History()
         self._prompt: PromptSession[str] = PromptSession(
-            history=self._history,
             key_bindings=_bindings(),
             multiline=True,
             prompt_continuation=CONTINUATION,
             enable_suspend=True,
             enable_history_search=False,
+            history=self._history,
         )
+        self.keep(keep)
+
+    def keep(self, keep: bool) -> None:
+        """Whether what is typed from now on is kept."""
+        self._history.keep = keep
+        if keep and not self._loaded:
+            self._loaded = True
+            for entry in load_history(self._path):
+                self._history.append_string(entry)
 
     def read(self) -> str:
         """The next input; may have many lines. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C."""
         text = self._prompt.prompt(PROMPT, placeholder=_hint("Send a message (/? for help)"))
         while is_open(text):
             text += "\n" + self._prompt.prompt(CONTINUATION, placeholder=_hint("Press Enter to send"))
-        if self.keep and text.strip():
+        if self._history.keep and text.strip():
             save_history(self._path, self._history.get_strings())
         return text
 
@@ -93,7 +112,7 @@ def converse(session: Session) -> None:
     commands = SlashCommands(session, history=_keeps_history())
     lines = LineInput(keep=commands.history)
     while True:
-        lines.keep = commands.history
+        lines.keep(commands.history)
         try:
             text = lines.read()
         except EOFError:

@@ -9,6 +9,7 @@ from corectl.cli.answers import Answer, follow_answer, report
 from corectl.cli.client import Client
 from corectl.cli.images import take_images
 from corectl.cli.progress import Progress
+from corectl.cli.text import as_text
 from corectl.cli.writer import AnswerWriter
 
 Think = bool | str | None
@@ -68,7 +69,7 @@ class Session:
         What came of an interrupted answer stays in the conversation; a message without an answer does not.
         """
         content, images = take_images(text) if self.sees else (text, [])
-        message = {"role": "user", "content": content}
+        message = {"role": "user", "content": as_text(content)}
         self.messages.append({**message, "images": images} if images else message)
         answer = Answer()
         try:

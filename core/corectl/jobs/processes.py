@@ -83,7 +83,8 @@ class Jobs:
                 raise Canceled(STOPPING)
             # Started by the thread that waits for it: the kernel ends the process when this thread ends.
             process = subprocess.Popen(
-                [sys.executable, "-m", "corectl.jobs"],
+                # The folder that the server was started in is no place for modules.
+                [sys.executable, "-P", "-m", "corectl.jobs"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

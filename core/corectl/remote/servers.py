@@ -28,9 +28,11 @@ def named_servers(settings: Settings, schemes: Collection[str]) -> list[RemoteSe
             raise BadRequest(f"{where} is no name for a server; letters, digits, '_' and '-' make one")
         if name.lower() in found:
             raise BadRequest(f"{where} is there twice")
-        found[name.lower()] = RemoteServer(
-            name=name, url=_address(where, address, schemes), key=keys.pop(name.lower(), NO_KEY)
-        )
+        url = _address(where, address, schemes)
+        if other := next((server.name for server in found.values() if server.url == url), ""):
+            # A model's record has the address alone, and each key is for one server.
+            raise BadRequest(f"{where} has the address of {other!r}")
+        found[name.lower()] = RemoteServer(name=name, url=url, key=keys.pop(name.lower(), NO_KEY))
     _check_keys(settings, keys)
     return list(found.values())
 

@@ -64,10 +64,9 @@ def wanted_backend(settings: Settings, name: ModelName, option: str | None) -> W
     """What the user has said, the most special first: `option` of request or model, the model's name, the server."""
     if option:
         return Wanted(option, 'option "backend"')
+    names = {name.short.lower(), name.short.lower().rpartition(":")[0], name.model.lower()}
     for pattern, backend in settings.backends.items():
-        if fnmatchcase(name.short.lower(), pattern.lower()) or fnmatchcase(
-            name.model.lower(), pattern.lower()
-        ):
+        if any(fnmatchcase(text, pattern.lower()) for text in names):
             return Wanted(backend, f"setting for models like {pattern!r} ({settings.source('backends')})")
     if settings.backend:
         return Wanted(settings.backend, f'setting "backend" ({settings.source("backend")})')

@@ -10,6 +10,7 @@ import click
 
 from corectl.cli.cobra import HOST_HELP, Command
 from corectl.cli.failure import CliError, ServerError
+from corectl.cli.text import as_text
 
 if TYPE_CHECKING:
     from corectl.cli.client import Client
@@ -107,7 +108,8 @@ def _keep_alive(text: str | None) -> int | str | None:
 
 def _prompt(words: list[str]) -> str:
     """The words of the command line; what is piped in comes before them."""
-    piped = "" if sys.stdin.isatty() else sys.stdin.read()
+    piped = "" if sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8", "replace")
+    words = [as_text(word) for word in words]
     return " ".join([piped, *words] if piped else words)
 
 
