@@ -222,12 +222,14 @@ class LlamaEngine:
         return True
 
     def state_size(self, id: int) -> int:
+        # What was moved has its new positions already, but its keys are turned to them by the next step.
+        if id in self._moved:
+            return 0
         return int(llama_cpp.llama_state_seq_get_size(self._context, self._slots[id].number))
 
     def save(self, id: int) -> bytearray | None:
         slot, size = self._slots[id].number, self.state_size(id)
-        # What was moved has its new positions already, but its keys are turned to them by the next step.
-        if not size or id in self._moved:
+        if not size:
             return None
         try:
             state = bytearray(size)

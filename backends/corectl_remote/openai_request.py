@@ -158,7 +158,8 @@ def _message(message: Message, *, thoughts: bool) -> dict[str, Any]:
         words["content"] = [
             _image(message.images[piece]) if isinstance(piece, int) else {"type": "text", "text": piece}
             for piece in in_order(message.content, len(message.images))
-            if piece != ""
+            # What only stood between a text and the place of an image is not worth a part.
+            if isinstance(piece, int) or piece.strip("\n")
         ]
     if message.tool_calls:
         words["tool_calls"] = [_call(call) for call in message.tool_calls]

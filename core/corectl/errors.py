@@ -16,6 +16,7 @@ CorectlError                    500 internal
 ├── Busy                        503 the queue is full; try again
 └── EngineError                 500 an engine failed while it worked
     ├── LoadFailed              500 a runner could not load its model
+    │   ├── DoesNotFit          500 there is no room for it with what is asked of it
     │   ├── OutOfMemory         500 there was no memory for it
     │   └── DevicesMissing      500 an engine does not find the accelerators that it was to use
     └── RunnerDied              500 a runner process ended while it had work

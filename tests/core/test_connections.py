@@ -210,6 +210,19 @@ def test_what_follows_a_body_without_end_ends_the_connection(after: bytes) -> No
     play(story())
 
 
+def test_a_trailer_that_is_too_large_is_refused() -> None:
+    async def story() -> None:
+        async with serving(whole) as connect:
+            reader, writer = await connect()
+            writer.write(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n")
+            await asyncio.sleep(0.1)
+            writer.write((b"0\r\nx: " + LONG)[: connections.MAX_HEAD + 1])
+            assert (await reader.read()).startswith(b"HTTP/1.1 431")
+            writer.close()
+
+    play(story())
+
+
 def test_a_bad_second_request_is_not_answered_in_the_middle_of_the_first_answer() -> None:
     async def halfway(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -264,6 +277,16 @@ def test_a_request_that_would_rather_speak_another_protocol_is_answered_in_this_
                 assert (await reader.readuntil(b";")).endswith(b"POST /x%20y content-length,host body;")
             assert (await reader.readuntil(b";")).endswith(b"GET / host ;")
             writer.close()
+
+    play(story())
+
+
+@pytest.mark.parametrize("target", [b"http://h", b"/\xff"])
+def test_a_bad_request_for_another_protocol_is_answered(target: bytes) -> None:
+    async def story() -> None:
+        async with serving(echo) as connect:
+            head = UPGRADE.replace(b"/x%20y?z", target)
+            assert (await answer(connect, head)).startswith(b"HTTP/1.1 400")
 
     play(story())
 

@@ -90,11 +90,11 @@ def test_a_template_that_fails() -> None:
 
 
 def test_the_renderings_of_all_texts_are_limited_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "MAX_SECONDS", 0.01)
+    monkeypatch.setattr(embedding, "MAX_SECONDS", 0.2)
     slow = "{{ range 1000 }}{{ end }}{{ .Prompt }}"
     assert len(embed("a", template=slow).passages) == 1
     with pytest.raises(BadRequest, match="the template takes too much time"):
-        embed(*["a"] * 1000, template=slow)
+        embed(*["a"] * 5000, template=slow)
 
 
 def test_what_a_template_adds_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from corectl.errors import Busy, CorectlError, DoesNotFit, LoadFailed
+from corectl.errors import BadModelFile, Busy, CorectlError, DoesNotFit, LoadFailed
 from corectl.scheduler.events import Action, Grant, Reject, Start, Stop
 from tests.core.scheduling import core, ready, request
 
@@ -312,10 +312,11 @@ def test_a_failed_load_does_not_fail_those_that_would_do_with_less() -> None:
 
 
 def test_a_load_that_fails_for_another_reason_is_not_tried_again_for_those_who_need_less() -> None:
-    scheduler = core()
-    scheduler.arrive(request(1, ctx=8192))
-    scheduler.arrive(request(2, ctx=4096))
-    assert scheduler.load_failed("a", BROKEN, 1.0) == [Reject(1, BROKEN), Reject(2, BROKEN)]
+    for error in (BROKEN, BadModelFile("damaged")):
+        scheduler = core()
+        scheduler.arrive(request(1, ctx=8192))
+        scheduler.arrive(request(2, ctx=4096))
+        assert scheduler.load_failed("a", error, 1.0) == [Reject(1, error), Reject(2, error)]
 
 
 def test_a_runner_that_dies_is_replaced_and_late_releases_do_not_count() -> None:

@@ -15,6 +15,7 @@ from corectl.cli.failure import CliError
 from corectl.cli.history import history_path, load_history, save_history
 from corectl.cli.images import starts_with_image
 from corectl.cli.slash import QUOTES, SlashCommands, is_open, unquote
+from corectl.cli.text import as_text
 
 if TYPE_CHECKING:
     from corectl.cli.session import Session
@@ -130,7 +131,7 @@ def _handle(session: Session, commands: SlashCommands, text: str) -> bool:
     """Runs a command or sends a message. False ends the conversation; errors do not."""
     try:
         if text.startswith("/") and not (session.sees and starts_with_image(text)):
-            return commands.run(text)
+            return commands.run(as_text(text))
         session.say(unquote(text) if text.startswith(QUOTES) else text)
     except KeyboardInterrupt:
         click.echo()

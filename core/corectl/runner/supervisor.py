@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from corectl import flood, trace
-from corectl.errors import CorectlError, LoadFailed, RunnerDied, from_code
+from corectl.errors import CorectlError, DoesNotFit, LoadFailed, RunnerDied, from_code
 from corectl.flood import Flood
 from corectl.messages import (
     Completion,
@@ -322,7 +322,10 @@ class Runner:
         if not self._stopping:
             log.error("runner %d has died: %s", self.pid, reason)
         if not self._ready.done():
-            self._ready.set_exception(LoadFailed(f"model runner process has terminated: {reason}"))
+            # Memory that runs out ends a process without a word.
+            killed = self._process.returncode == -signal.SIGKILL and not self._hung
+            kind = DoesNotFit if killed else LoadFailed
+            self._ready.set_exception(kind(f"model runner process has terminated: {reason}"))
         # A failed load that nobody waits for any more is not worth a warning.
         self._ready.exception()
         for stream in self._streams.values():

@@ -59,13 +59,11 @@ def cache_shape(num_ctx: int, num_batch: int | None, settings: Settings, *, embe
     sequences = settings.num_parallel or (EMBEDDING_SEQUENCES if embedding else AUTO_SEQUENCES)
     if embedding:
         batch = num_ctx  # an encoder reads an input in one piece
-    elif num_batch:
-        # A token for each sequence that generates, and one of a prompt: else some would wait for others to end.
-        batch = min(max(num_batch, sequences + 1), num_ctx)
-    elif settings.flash_attention is False:
-        batch = min(512, num_ctx)
     else:
-        batch = min(next((size for most, size in BATCHES if num_ctx <= most), 2048), num_ctx)
+        usual = next((size for most, size in BATCHES if num_ctx <= most), 2048)
+        wanted = num_batch or (512 if settings.flash_attention is False else usual)
+        # A token for each sequence that generates, and one of a prompt: else some would wait for others to end.
+        batch = min(max(wanted, sequences + 1), num_ctx)
     return CacheShape(
         num_batch=batch,
         max_sequences=sequences,

@@ -11,7 +11,7 @@ on to serve those whom it suits. So requests that alternate share loads, and non
 
 from __future__ import annotations
 
-from corectl.errors import BadRequest, Busy, CorectlError, DoesNotFit, LoadFailed, OutOfMemory
+from corectl.errors import BadModelFile, BadRequest, Busy, CorectlError, DoesNotFit, LoadFailed, OutOfMemory
 from corectl.scheduler.events import Action, Entry, Grant, Reject, Request, Start, Stop
 from corectl.scheduler.policy import Resident, SchedulerPolicy, WaitingRequest
 
@@ -102,7 +102,8 @@ class SchedulerCore:
         """A load has failed: so have the requests that would have used it, but for those that may need less."""
         entry = self.entries.pop(model)
         failed = self._waiting_for(entry)
-        if isinstance(error, BadRequest | DoesNotFit | OutOfMemory):
+        damaged = isinstance(error, BadModelFile)
+        if isinstance(error, BadRequest | DoesNotFit | OutOfMemory) and not damaged:
             failed = [request for request in failed if entry.asked_by(request)]
         for request in failed:
             del self._waiting[request.id]

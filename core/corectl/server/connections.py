@@ -107,11 +107,12 @@ class Connection(HttpToolsProtocol):
     def _read(self, data: memoryview) -> memoryview:
         """Has the parser read; what is left is behind a head that asked for another protocol."""
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as exc:
-            if self._upgrades:
-                self._refuse_upgrade()
-                return data[exc.args[0] :]
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as exc:
+                if self._upgrades:
+                    self._refuse_upgrade()
+                    return data[exc.args[0] :]
         except httptools.HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
         return data[:0]

@@ -61,7 +61,9 @@ def run(args: tuple[str, ...], **flags: Any) -> None:
     if info.get("remote_host"):
         click.echo(_connecting(info), err=True)
     if "embedding" in (info.get("capabilities") or []):
-        _embed(client, model, _prompt(words), {"truncate": truncate, "dimensions": flags["dimensions"]})
+        _embed(
+            client, model, as_text(_prompt(words)), {"truncate": truncate, "dimensions": flags["dimensions"]}
+        )
         return
     settings = {"format": _format(flags["format_"]), "think": think, "keep_alive": keep_alive}
     if interactive:
@@ -70,7 +72,7 @@ def run(args: tuple[str, ...], **flags: Any) -> None:
     prompt = _prompt(words)
     if "vision" in (info.get("capabilities") or []):
         prompt, settings["images"] = _with_images(model, prompt)
-    _answer(client, model, prompt, settings, flags)
+    _answer(client, model, as_text(prompt), settings, flags)
 
 
 def _format(text: str | None) -> Any:
@@ -109,7 +111,6 @@ def _keep_alive(text: str | None) -> int | str | None:
 def _prompt(words: list[str]) -> str:
     """The words of the command line; what is piped in comes before them."""
     piped = "" if sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8", "replace")
-    words = [as_text(word) for word in words]
     return " ".join([piped, *words] if piped else words)
 
 
