@@ -129,6 +129,8 @@ class LoadFailed(EngineError):
 class DoesNotFit(LoadFailed):
     """There is no room for a model with what is asked of it. With less, such as a shorter context, there may be."""
 
+    code = "does_not_fit"
+
 
 class OutOfMemory(LoadFailed):
     """Memory ran out while a model was loaded, or in the middle of its work. A load is tried again, smaller."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any, TypeVar
 
 from corectl import trace
 from corectl.errors import Busy
@@ -13,6 +15,8 @@ from corectl.trace import Trace
 from corectl_anthropic import replies
 from corectl_anthropic.replies import Reply, blocks_of, end_of, usage_of
 from corectl_anthropic.stream import MessageStream
+
+T = TypeVar("T")
 
 NOTICE = Notice(code="tool_call_not_parsed", message="m")
 DONE = ToolCallDelta(0, "call_1", "f", '{"a": 1}', True)
@@ -186,10 +190,15 @@ def test_an_eager_call_whose_end_comes_after_text_is_one_call() -> None:
 
 
 def test_an_error_has_the_id_of_the_request_that_the_stream_is_of() -> None:
-    trace.begin(Trace(id="mine", path="/"))
-    stream = make()
-    trace.begin(Trace(id="of-another", path="/"))
-    (event,) = parse(stream.failed(Busy("too much")))
+    def within(id: str, work: Callable[[], T]) -> T:
+        def of_that() -> T:
+            trace.begin(Trace(id=id, path="/"))
+            return work()
+
+        return copy_context().run(of_that)
+
+    stream = within("mine", make)
+    (event,) = parse(within("of-another", lambda: stream.failed(Busy("too much"))))
     assert event["request_id"] == "req_mine"
 
 
