@@ -60,7 +60,8 @@ class MlxBackend:
         return Availability(
             variant="metal" if metal else "cpu",
             version=importlib.metadata.version("mlx-lm"),
-            ignores=IGNORED,
+            # A model that is not to be on the GPU is computed by the CPU.
+            ignores=IGNORED[1:] if metal else IGNORED,
             adapters=True,
         )
 

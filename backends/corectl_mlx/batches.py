@@ -45,8 +45,9 @@ class Batches:
         return self._with(id).leave([id])[id]
 
     def drop(self, id: int) -> None:
-        """Takes a sequence out, and forgets it."""
-        self._with(id).drop([id])
+        """Takes a sequence out, and forgets it. After a failure it may be in none of them."""
+        for rows in self._rows:
+            rows.drop([id])
 
     def arrange(self, groups: Collection[Collection[int]], own: Mapping[int, Caches]) -> dict[int, Caches]:
         """Makes batches of these sequences, and of no others. As many as possible stay where they are.

@@ -61,6 +61,9 @@ def trimmed(caches: Caches, length: int, tokens: int) -> bool:
         return True
     if not all(cache.is_trimmable() for cache in caches):
         return False
+    # Such a cache has let go of its beginning, and says that it can be cut all the same.
+    if any(getattr(cache, "start_position", 0) for cache in caches):
+        return False
     for cache in caches:
         cache.trim(length - tokens)
     return True

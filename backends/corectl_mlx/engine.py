@@ -226,6 +226,8 @@ class MlxEngine:
 
 def _takes_likeliest(options: SamplingOptions) -> bool:
     penalties = (options.repeat_penalty, options.frequency_penalty, options.presence_penalty)
+    if options.logit_bias:
+        return False
     return options.temperature <= 0 and (penalties == (1.0, 0.0, 0.0) or not options.repeat_last_n)
 
 

@@ -21,7 +21,7 @@ def estimate(files: ModelFiles, shape: CacheShape) -> MemoryEstimate:
     """One layer that holds all: ONNX Runtime does not divide a model between devices. Raises `BadModelFile`."""
     config = read_config(files)
     weights = weights_of(files, config)
-    tokens = min(shape.num_batch, MOST_PIECE)
+    tokens = shape.num_batch if config.providers else min(shape.num_batch, MOST_PIECE)
     # The logits of all tokens of a piece, and what they are computed from.
     logits = 2 * 4 * tokens * config.model.vocab_size
     hidden = 4 * tokens * config.model.decoder.hidden_size

@@ -14,6 +14,11 @@ from corectl.scheduler.state import LoadedModel, RequestSummary
 MAX_MODELS = 1000
 """Names that get figures of their own; whatever is loaded after so many shares those of `OTHER`."""
 
+MAX_CODES = 100
+"""Codes of notices that get figures of their own, for each model."""
+
+OTHER_CODE = "other"
+
 OTHER = ""
 """The name for requests whose model was never loaded: what clients make up must not fill the memory."""
 
@@ -83,7 +88,13 @@ class Totals(msgspec.Struct):
             self.first_token.observe(request.first_token)
         self.latency.observe(request.total)
         self.queue.observe(request.queued)
-        self.notices.update(request.notices)
+        self.noted(request.notices)
+
+    def noted(self, codes: Iterable[str]) -> None:
+        """Counts what notices say. Other servers make up codes of their own."""
+        for code in codes:
+            known = code in self.notices or len(self.notices) < MAX_CODES
+            self.notices[code if known else OTHER_CODE] += 1
 
 
 class Ledger:
@@ -97,7 +108,7 @@ class Ledger:
         totals = self._of(model.record.name.short, known=True)
         totals.loads += 1
         totals.load_seconds += model.load_seconds
-        totals.notices.update(notice.code for notice in model.notices)
+        totals.noted(notice.code for notice in model.notices)
 
     @hookimpl
     def corectl_model_unloaded(self, model: LoadedModel, reason: str) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
+from mlx_lm.models.cache import KVCache
 
 from corectl.errors import BadModelFile, EngineError, LoadFailed
 from corectl.messages import SamplingOptions
@@ -29,6 +30,7 @@ from corectl.runner.engine import (
 )
 from corectl_mlx.backend import MlxBackend
 from corectl_mlx.batches import divided
+from corectl_mlx.caches import Rows, trimmed
 from corectl_mlx.memory import sizes_of
 from tests.forms import Forms
 
@@ -371,6 +373,60 @@ def test_a_mask_leaves_what_it_leaves_and_only_for_its_sequence(engine: Engine) 
     assert driver.tokens(1) == free
     assert only.seen == engine.tokenizer.size
     driver.remove(0, 1)
+
+
+def test_a_bias_counts_where_the_likeliest_is_taken(engine: Engine) -> None:
+    (first, *_) = tokens_of(alone(engine, PROMPTS[0]))
+    sampling = msgspec.structs.replace(GREEDY, logit_bias={first: -100.0})
+    driver = Driver(engine, sampling)
+    driver.add(7, PROMPTS[0])
+    while len(driver.said[7]) < 8:
+        driver.step(7)
+    driver.remove(7)
+    assert first not in driver.tokens(7)
+
+
+def test_a_cache_that_has_let_go_of_its_beginning_is_not_cut() -> None:
+    class Chunked:
+        start_position = 100
+
+        def is_trimmable(self) -> bool:
+            return True
+
+    assert trimmed([Chunked()], 300, 300) and not trimmed([Chunked()], 300, 200)
+
+
+def test_models_whose_caches_cannot_be_joined_are_computed_one_at_a_time(
+    forms: Forms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(KVCache, "merge")
+    single = load(forms.safetensors(2))
+    assert (single.info.max_sequences, single.info.idle_sequences) == (1, 0)
+    assert [notice.code for notice in single.info.notices] == ["one_at_a_time"]
+    assert alone(single, PROMPTS[0])
+    single.close()
+
+
+def test_a_failure_while_sequences_are_joined_ends_no_more_than_them(
+    forms: Forms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load(forms.safetensors(2))
+    driver = Driver(loaded)
+    driver.add(1, PROMPTS[0])
+    driver.add(2, PROMPTS[1])
+    driver.step(1)
+    driver.step(2)
+
+    def fails(self: Rows, joining: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Rows, "join", fails)
+        with pytest.raises(RuntimeError):
+            driver.step(1, 2)
+    driver.remove(1, 2)
+    assert tokens_of(alone(loaded, PROMPTS[0]))
+    loaded.close()
 
 
 def test_seeds(engine: Engine) -> None:

@@ -214,6 +214,16 @@ def test_clients_cannot_make_up_labels(stage: Stage, monkeypatch: pytest.MonkeyP
     assert stage.scrape()["corectl_request_failure_total", ("", "load_failed")] == 50
 
 
+def test_other_servers_cannot_make_up_labels_without_end(stage: Stage) -> None:
+    stage.load("a")
+    for number in range(30):
+        codes = tuple(f"made_up_{number * 10 + at}" for at in range(10))
+        stage.request("a:latest", usage=Usage(output_tokens=1), notices=codes)
+    notices = stage.ledger.models["a:latest"].notices
+    assert len(notices) == ledger.MAX_CODES + 1 and sum(notices.values()) == 300
+    assert notices["other"] == 300 - ledger.MAX_CODES
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = Server(tmp_path_factory.mktemp("metrics"))

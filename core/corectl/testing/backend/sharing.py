@@ -68,6 +68,23 @@ class SharingChecks(BackendChecks):
             comparison.same(expected, target.run(6))
         if engine.can_cut:
             self._shares_while_both_run(corectl_engine, engine)
+        else:
+            self._begins_with_a_part(corectl_engine, engine)
+        comparison.conclude()
+
+    def _begins_with_a_part(self, engine: Engine, memory: SequenceMemory) -> None:
+        """A copy of a part, from a source that has gone on since. It may be refused, but it must not be wrong."""
+        first, rest = self.prompt(engine, 30), self.prompt(engine, 9, start=50)
+        expected = self._afresh(engine, first[:20] + rest, 20)
+        comparison = self.comparison()
+        with Sequences(engine) as sequences:
+            source = sequences.begin(first)
+            source.run(3)
+            memory.keep(source.id)
+            target = sequences.begin(first[:20] + rest, top_logprobs=self.top)
+            if memory.copy(source.id, target.id, 20):
+                target.computed = 20
+            comparison.same(expected, target.run(6))
         comparison.conclude()
 
     def _shares_while_both_run(self, engine: Engine, memory: SequenceMemory) -> None:
