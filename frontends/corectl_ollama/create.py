@@ -9,7 +9,7 @@ from typing import Any
 from litestar import Response
 
 from corectl.errors import BadRequest, NotSupported
-from corectl.model.name import ModelName
+from corectl.model.name import own_name
 from corectl.progress import Progress
 from corectl.prompt.render import check_template
 from corectl.server.body import AnyRequest
@@ -24,7 +24,7 @@ from corectl_ollama.steps import Steps, steps_reply
 async def create_model(request: AnyRequest, services: Services, body: CreateRequest) -> Response[Any]:
     """Streams what is done; an error before the first of that gets its own status. It goes on if the client leaves."""
     spec = _spec(body)
-    ModelName.parse(spec.model)
+    own_name(spec.model)
     steps = with_base(services, spec, _steps(services, spec, in_place=body.in_place))
     return await steps_reply(request, steps, stream=body.stream)
 
@@ -64,10 +64,13 @@ async def _steps(services: Services, spec: CreateSpec, *, in_place: bool) -> Ste
         loop.call_soon_threadsafe(feed.put, step)
 
     def work() -> None:
+        imports = Imports(services.catalog, services.settings.import_folders)
         try:
-            imports = Imports(services.catalog, services.settings.import_folders)
             taken = imports.take(spec, report, in_place=in_place)
             create(services.catalog, taken, report, importer=services.workshop, check_template=check_template)
+        except BaseException:
+            services.catalog.discard(imports.created)
+            raise
         finally:
             loop.call_soon_threadsafe(feed.put, None)
 

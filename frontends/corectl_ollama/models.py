@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,11 +17,12 @@ from corectl.model.details import Details, details_of, gguf_parts, model_info, t
 from corectl.model.formats import TensorSummary
 from corectl.model.manifest import MediaType
 from corectl.model.modelfile import parameters_text, show_modelfile, template_text
-from corectl.model.name import ModelName, parse_reference
+from corectl.model.name import ModelName, own_name, parse_reference
 from corectl.model.record import ModelRecord
 from corectl.scheduler.state import LoadedModel
 from corectl.server.inference import not_found
 from corectl.server.services import Services, require_name
+from corectl.store.catalog import Catalog
 from corectl_ollama.replies import local_time, reply
 from corectl_ollama.schema import CopyRequest, DeleteRequest, ShowRequest
 
@@ -237,7 +239,7 @@ def _memory(model: LoadedModel) -> list[DeviceMemory]:
 
 async def copy(services: Services, body: CopyRequest) -> Response[bytes]:
     source = _checked(body.source, f'source "{body.source}" is invalid')
-    destination = _checked(body.destination, f'destination "{body.destination}" is invalid')
+    destination = _checked(body.destination, f'destination "{body.destination}" is invalid', own_name)
     if await services.find(source) is None:
         raise NotFound(f'model "{body.source}" not found')
     await asyncio.to_thread(services.catalog.copy, source, destination)
@@ -246,17 +248,25 @@ async def copy(services: Services, body: CopyRequest) -> Response[bytes]:
 
 async def delete(services: Services, body: DeleteRequest) -> Response[bytes]:
     asked = require_name(body.model or body.name)
-    name = _checked(asked, f'name "{asked}" is invalid')
+    # One with that very tag comes first.
+    names = [_checked(asked, f'name "{asked}" is invalid', parse) for parse in (ModelName.parse, own_name)]
     try:
         # Not looked up before: a model with a damaged manifest can be removed, too.
-        await asyncio.to_thread(services.catalog.delete, name)
+        await asyncio.to_thread(_delete_first, services.catalog, names)
     except NotFound as exc:
         raise NotFound(not_found(asked)) from exc
     return Response(b"", status_code=200)
 
 
-def _checked(text: str, message: str) -> ModelName:
+def _delete_first(catalog: Catalog, names: Sequence[ModelName]) -> None:
     try:
-        return ModelName.parse(text)
+        catalog.delete(names[0])
+    except NotFound:
+        catalog.delete(names[-1])
+
+
+def _checked(text: str, message: str, parse: Callable[[str], ModelName] = ModelName.parse) -> ModelName:
+    try:
+        return parse(text)
     except BadRequest as exc:
         raise BadRequest(message) from exc

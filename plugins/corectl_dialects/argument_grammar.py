@@ -11,7 +11,7 @@ import msgspec
 
 from corectl.messages import Tool
 from corectl.output.lark import json_rule, parameters
-from corectl_dialects.values import MAX_STEPS, allowed_types, resolve
+from corectl_dialects.values import MAX_STEPS, allowed_types, members, resolve
 
 MAX_FREE_ORDER = 63
 """Arguments of a tool with more properties than this come in the order of its schema."""
@@ -48,10 +48,8 @@ def functions(tools: Sequence[Tool], name: re.Pattern[str], key: re.Pattern[str]
 
 def _function(tool: Tool, key: re.Pattern[str]) -> Function | None:
     root = parameters(tool)
-    required = frozenset(root.get("required") or ())
-    arguments = [
-        Argument(name, schema, name in required) for name, schema in (root.get("properties") or {}).items()
-    ]
+    properties, required = members(root)
+    arguments = [Argument(name, schema, name in required) for name, schema in properties.items()]
     if any(argument.required and not key.fullmatch(argument.key) for argument in arguments):
         return None
     writable = tuple(argument for argument in arguments if key.fullmatch(argument.key))

@@ -28,8 +28,10 @@ FUNCTIONS = "functions."
 _FINAL = f"{CHANNEL}final{MESSAGE}"
 # The prompt ends in the role of the first message; each message that follows has its own.
 _THOUGHT = Tags(f"{CHANNEL}analysis{MESSAGE}", f"{END}{START}assistant")
+# Calls belong into the commentary; models put some into the analysis.
+_CALL_CHANNELS = ("commentary", "analysis")
 _CALL_OPENERS = (
-    f"{CHANNEL}commentary to={FUNCTIONS}",
+    *(f"{CHANNEL}{channel} to={FUNCTIONS}" for channel in _CALL_CHANNELS),
     f"{START}assistant to={FUNCTIONS}",
     f" to={FUNCTIONS}",
 )
@@ -252,13 +254,14 @@ def _grammar(tools: Sequence[Tool]) -> str:
         for written in named[str(tool["function"]["name"])]:
             name, arguments = literal(written), f"{literal(MESSAGE)} arguments{index}"
             in_channel.append(joined(name, "type", arguments))
-            in_role.append(joined(name, literal(CHANNEL), literal("commentary"), "type", arguments))
+            in_role.append(joined(name, literal(CHANNEL), "channel", "type", arguments))
     return "\n".join(
         [
             f"calls: ({literal(START)} {literal('assistant')})? (in_channel | in_role)",
-            f"in_channel: {literal(CHANNEL)} {literal(f'commentary to={FUNCTIONS}')} ({' | '.join(in_channel)})",
+            f"in_channel: {literal(CHANNEL)} channel {literal(f' to={FUNCTIONS}')} ({' | '.join(in_channel)})",
             f"in_role: {literal(f' to={FUNCTIONS}')} ({' | '.join(in_role)})",
-            f'type: (" "? {literal(CONSTRAIN)} "json" | " json")?',
+            f"channel: {' | '.join(map(literal, _CALL_CHANNELS))}",
+            f'type: (" "? {literal(CONSTRAIN)} "json" | " json" | " code")?',
             *rules,
         ]
     )

@@ -220,6 +220,26 @@ def _items(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def members(root: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
+    """The properties of an object's schema, and which it requires; also those that it refers to, or puts together."""
+    properties: dict[str, Any] = {}
+    required: set[str] = set()
+    pending: list[object] = [root]
+    for _ in range(MAX_STEPS):
+        if not pending:
+            break
+        schema = pending.pop(0)
+        if not isinstance(schema, dict):
+            continue
+        for key, value in (schema.get("properties") or {}).items():
+            properties.setdefault(key, value)
+        required |= {*(schema.get("required") or ())}
+        if isinstance(reference := schema.get("$ref"), str):
+            pending.append(resolve(reference, root))
+        pending += schema.get("allOf") or []
+    return properties, frozenset(required)
+
+
 def resolve(reference: str, root: Mapping[str, Any]) -> object:
     """What a `$ref` within the same schema points to, None for nothing."""
     found: object = root

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from corectl.errors import BadRequest, NotFound
+from corectl.model.manifest import Layer, MediaType, ModelConfig
 from corectl.model.name import ModelName
 from corectl.progress import Progress
 from corectl.store.create import CreateSpec, create
@@ -64,6 +65,13 @@ ABSENT = "sha256:" + "a" * 64
             {"from_": "base", "info": {"context_length": -1}},
             'info field "context_length" must be a non-negative integer',
         ),
+        ({"from_": "base", "parameters": {"top_p": 2}}, 'option "top_p" must be between 0.0 and 1.0'),
+        ({"from_": "base", "parameters": {"num_ctx": "x"}}, 'option "num_ctx" must be of type integer'),
+        (
+            {"from_": "base", "renderer": "x" * 2**20},
+            "the model's config would have",
+        ),
+        ({"model": "x:cloud:local"}, 'use either :local or :cloud, not both: "x:cloud:local"'),
         ({"from_": "base", "remote_host": "ftp://x"}, "bad remote"),
         ({"remote_host": "http://x"}, "bad remote"),
     ],
@@ -78,7 +86,7 @@ def test_mistakes_are_named_and_change_nothing(bench: Bench, fields: dict[str, A
     before = bench.blobs()
     with pytest.raises(BadRequest) as caught:
         bench.create(**fields)
-    assert caught.value.message == error
+    assert caught.value.message.startswith(error)
     assert bench.blobs() == before
     assert [record.name.short for record in bench.catalog.list()] == ["base:latest"]
 
@@ -125,3 +133,25 @@ def test_a_create_that_is_broken_off_leaves_no_trace(bench: Bench, moment: str) 
         )
     assert bench.blobs() == before
     assert bench.catalog.find(ModelName.parse("x")) is None
+
+
+def test_a_manifest_that_could_not_be_read_is_not_made(bench: Bench) -> None:
+    layer = Layer(media_type=MediaType.MODEL, digest=ABSENT, size=1, name="n" * 2**22)
+    with pytest.raises(BadRequest, match="the model's manifest would have"):
+        bench.catalog.manifest_bytes(ModelConfig(), [layer], [])
+
+
+def test_a_name_that_says_that_it_is_of_here(bench: Bench) -> None:
+    bench.create("mine:local", files={"m.gguf": bench.upload()})
+    assert [record.name.short for record in bench.catalog.list()] == ["mine:latest"]
+
+
+@pytest.mark.parametrize("name", ["lora.gguf", "lora.safetensors"])
+def test_an_adapter_for_a_model_that_runs_elsewhere(bench: Bench, name: str) -> None:
+    bench.create("stub", from_="x", remote_host="http://x")
+    before = bench.blobs()
+    with pytest.raises(BadRequest, match="an adapter needs weights"):
+        bench.create("new", from_="stub", adapters={name: bench.put(b"an adapter")})
+    assert before <= bench.blobs() and [record.name.short for record in bench.catalog.list()] == [
+        "stub:latest"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import pytest
 from corectl.cli.commands.create import request
 from corectl.cli.sources import Sender
 from corectl.messages import Message
-from corectl.model.modelfile import parse, show_modelfile
+from corectl.model.modelfile import parse, quote, show_modelfile
 from corectl.model.record import ModelRecord
 from corectl.store.local_file import LocalFile
 from tests.core.create_kit import CHATML, Bench
@@ -108,9 +109,17 @@ def test_a_file_that_is_used_where_it_lies(bench: Bench, tmp_path: Path) -> None
 def test_what_no_modelfile_can_say_is_left_out_and_said(bench: Bench) -> None:
     messages = (Message(role="tool", content="x"), Message(role="user", content="y"))
     files = {"m.gguf": bench.upload()}
-    bench.create("first", files=files, messages=messages, parameters={"two words": 1, "num_ctx": 1024})
+    parameters = {"two words": 1, "num_gqa": 8, "logit_bias": {"1": 2}, "num_ctx": 1024, "seed": 2**63 - 1}
+    bench.create("first", files=files, messages=messages, parameters=parameters)
     text = show_modelfile(bench.get("first"))
     assert "# Left out" in text
     made = again(bench, "first")
     assert [message.role for message in made.messages] == ["user"]
-    assert made.parameters == {"num_ctx": 1024}
+    assert made.parameters == {"num_ctx": 1024, "seed": 2**63 - 1}
+
+
+def test_a_text_with_many_ends_of_fences_takes_no_longer_for_each() -> None:
+    text = "\n".join(f'END{number}""""' for number in ["", *range(1, 30_000)]) + '\n"""x"""'
+    began = time.thread_time()
+    quoted = quote(text)
+    assert quoted.endswith('\nEND30000""""') and time.thread_time() - began < 2

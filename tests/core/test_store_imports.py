@@ -38,7 +38,11 @@ def take_all(
     blobs: BlobStore, folders: list[str], files: dict[str, str] | None, *, in_place: bool = False
 ) -> dict[str, str] | None:
     spec = CreateSpec(model="m", files=files, adapters=files)
-    taken = Imports(Catalog(blobs.folder.parent), folders).take(spec, lambda step: None, in_place=in_place)
+    imports = Imports(Catalog(blobs.folder.parent), folders)
+    before = {path.name for path in blobs.folder.glob("*")}
+    taken = imports.take(spec, lambda step: None, in_place=in_place)
+    after = {path.name for path in blobs.folder.glob("*")}
+    assert {digest.replace(":", "-") for digest in imports.created} == after - before
     assert taken.files == taken.adapters
     return taken.files
 

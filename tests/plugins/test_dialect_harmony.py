@@ -251,6 +251,8 @@ def test_the_grammar_takes_what_the_model_writes() -> None:
         f' to=functions.get_weather{CHANNEL}commentary json{MESSAGE}{{"city":"Paris","days":3}}'
     )
     assert calls.accepts(f"{START}assistant to=functions.now{CHANNEL}commentary{MESSAGE}{{}}")
+    assert calls.accepts(f"{CHANNEL}analysis to=functions.now code{MESSAGE}{{}}")
+    assert calls.accepts(f" to=functions.now{CHANNEL}analysis{MESSAGE}{{}}")
     assert calls.accepts(call("web-search.v2", '{"query": ""}'))
     assert calls.accepts(call("web_search_v2", '{"query": ""}'))
 

@@ -268,6 +268,27 @@ def test_many_arguments_come_in_the_order_of_the_schema() -> None:
     assert not calls.accepts(call("a0"))
 
 
+def test_a_tool_whose_parameters_stand_elsewhere_in_its_schema() -> None:
+    there = {"properties": {"days": {"type": "integer"}}, "required": ["days"]}
+    whole = {
+        "$ref": "#/$defs/W",
+        "allOf": [{"properties": {"city": {"type": "string"}}}],
+        "$defs": {"W": there},
+    }
+    referring = {"type": "function", "function": {"name": "weather", "description": "", "parameters": whole}}
+    asked = request(tools=(referring,))
+    calls = Grammar(FAMILIES["qwen3-coder"].shape(asked))
+
+    def call(**arguments: str) -> str:
+        given = "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in arguments.items())
+        return f"<tool_call>\n<function=weather>\n{given}</function>\n</tool_call>"
+
+    assert calls.accepts(call(city="Paris", days="3")) and not calls.accepts(call(days="three"))
+    assert not calls.accepts(call(city="Paris")) and not calls.accepts(call())
+    output = read(FAMILIES["qwen3-coder"].reader(asked), [call(city="3", days="3")])
+    assert output == Output(calls=(("weather", {"city": "3", "days": 3}),))
+
+
 def test_tools_that_cannot_be_written_are_left_out() -> None:
     odd = (tool('<"odd">', {}), tool("fine", {"a\nb": {"type": "string"}}), tool("never", {"<": {}}, ["<"]))
     shape = FAMILIES["qwen3-coder"].shape(request(tools=odd))

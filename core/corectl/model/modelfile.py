@@ -10,6 +10,7 @@ and a word, the lines of the text, and a line of that word and four quotes.
 from __future__ import annotations
 
 import codecs
+import itertools
 import logging
 import math
 import re
@@ -194,10 +195,9 @@ def _reads_as(text: str, value: str) -> bool:
 
 
 def _fence(value: str) -> str:
-    word, number = "END", 1
-    while f'{word}""""' in value:
-        word, number = f"END{number}", number + 1
-    return f'""""{word}\n{value}\n{word}""""'
+    taken = set(re.findall(r'END([0-9]*)"{4}', value))
+    number = next(text for text in itertools.chain([""], map(str, itertools.count(1))) if text not in taken)
+    return f'""""END{number}\n{value}\nEND{number}""""'
 
 
 def render(commands: Iterable[Command]) -> str:
@@ -221,7 +221,7 @@ def parse_parameter(key: str, value: str) -> Any:
     if key in ("stop", "backend"):
         return value
     if key in _INTEGERS:
-        if re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+        if re.fullmatch(r"[+-]?[0-9]{1,19}", value) and abs(int(value)) < 2**63:
             return int(value)
         raise BadRequest(f"invalid int value [{value}]")
     if key in _FLOATS:
@@ -322,9 +322,7 @@ def show_modelfile(
     commands += [Command("message", f"{message.role}: {message.content}") for message in record.messages]
     said = [command for command in commands if _can_be_said(command)]
     if len(said) < len(commands):
-        head += (
-            "# Left out, for no Modelfile can say it: messages of other roles, or odd names of parameters\n\n"
-        )
+        head += "# Left out, for no Modelfile can say it: messages of other roles, or parameters that none knows\n\n"
     return head + render(said)
 
 
@@ -342,6 +340,8 @@ def _sources(record: ModelRecord) -> list[tuple[str, str]]:
 
 def _can_be_said(command: Command) -> bool:
     try:
+        if command.name not in _RESERVED | DEPRECATED_PARAMETERS:
+            parse_parameter(command.name, command.args)
         return parse(render([Command("model", "x"), command]))[1:] == [command]
     except BadRequest:
         return False

@@ -114,6 +114,12 @@ def parse_reference(text: str) -> Reference:
     return Reference(ModelName.parse(base), source, base)
 
 
+def own_name(text: str) -> ModelName:
+    """The name of a model that is to be made here: `:local` only says where. Raises `BadRequest`."""
+    reference = parse_reference(text)
+    return reference.name if reference.source == "local" else ModelName.parse(text)
+
+
 def _split_source(text: str) -> tuple[str, Source]:
     path, slash, last = text.rpartition("/")
     front, colon, tag = last.rpartition(":")

@@ -34,7 +34,8 @@ def read_adapter(
     if len(adapters) > 1 and not any(name.endswith(".json") for name in adapters):
         raise BadRequest("only one adapter is currently supported")
     report(Progress("parsing GGUF"))
-    digest = next(iter(adapters.values()))
+    # A folder's configuration may lie beside it, which a GGUF file does not need.
+    digest = min(adapters.items(), key=lambda item: item[0].endswith(".json"))[1]
     path = blobs.path_of(digest)
     if media_type_of(header_of(path)) != MediaType.ADAPTER:
         raise BadRequest("the file given as adapter is not an adapter: its general.type is not 'adapter'")

@@ -23,7 +23,7 @@ from corectl.store.holds import Holds
 from corectl.store.kept_records import KeptRecords, file_states
 from corectl.store.local_file import LocalFile
 from corectl.store.lock import StoreLock
-from corectl.store.manifests import ManifestStore, StoredManifest, decode_manifest
+from corectl.store.manifests import MAX_MANIFEST, ManifestStore, StoredManifest, decode_manifest
 
 _log = logging.getLogger(__name__)
 
@@ -190,11 +190,21 @@ class Catalog:
     def manifest_bytes(self, config: ModelConfig, layers: Sequence[Layer], created: Digests) -> bytes:
         """Store the config; returns the manifest of it and `layers`. New blobs are added to `created`."""
         values = dict.fromkeys(_CONFIG_ALWAYS, "") | {"model_families": None}
-        stored = self.blobs.put(layer_json(values | msgspec.to_builtins(config)))
+        text = layer_json(values | msgspec.to_builtins(config))
+        if len(text) > _MAX_CONFIG:
+            raise BadRequest(
+                f"the model's config would have {len(text)} bytes; at most {_MAX_CONFIG} can be read"
+            )
+        stored = self.blobs.put(text)
         if stored.created:
             created.append(stored.digest)
         bound = Layer(media_type=CONFIG_TYPE, digest=stored.digest, size=stored.size)
-        return layer_json(Manifest(config=bound, layers=tuple(layers)))
+        data = layer_json(Manifest(config=bound, layers=tuple(layers)))
+        if len(data) > MAX_MANIFEST:
+            raise BadRequest(
+                f"the model's manifest would have {len(data)} bytes; at most {MAX_MANIFEST} can be read"
+            )
+        return data
 
     def install(self, name: ModelName, data: bytes) -> ModelName:
         """Store a manifest whose blobs are all here, and remove what only its predecessor needed.

@@ -19,7 +19,8 @@ from corectl.messages import Message
 from corectl.model.details import human_number
 from corectl.model.files import ModelFiles
 from corectl.model.manifest import MediaType, ModelConfig
-from corectl.model.name import ModelName, Reference, parse_reference
+from corectl.model.name import ModelName, Reference, own_name, parse_reference
+from corectl.model.options import read_options
 from corectl.model.record import ModelRecord
 from corectl.progress import Progress, Report
 from corectl.store.catalog import Catalog
@@ -75,7 +76,7 @@ def create(
     `BadRequest` (nothing is changed then), `BadModelFile`, `NotFound` if `from_` names no model here, `NotSupported`,
     `LoadFailed` for a job that failed, `Canceled` when the server stops, and `OSError`.
     """
-    name = ModelName.parse(spec.model)
+    name = own_name(spec.model)
     created: list[str] = []
     try:
         with ExitStack() as stack:
@@ -119,6 +120,8 @@ class _Draft:
         """Take the weights and everything else that the base brings."""
         spec = self._spec
         check_requires(spec.requires)
+        # What no request could use is said now, and not with each of them.
+        read_options(normal_parameters(spec.parameters), {})
         info = config_of_info(spec.info)
         reference = parse_reference(spec.from_) if spec.from_ else None
         if spec.remote_host or (reference is not None and reference.source == "cloud"):
@@ -230,6 +233,10 @@ class _Draft:
             self._parameters["stop"] = list(known.stop)
 
     def _take_adapter(self, adapters: dict[str, str]) -> None:
+        if self._files is None:
+            raise BadRequest(
+                "an adapter needs weights, and this model has none here; give files, or another 'from'"
+            )
         format = self._config.model_format or GGUF
         self._parts.replace(*self._maker.adapter(adapters, self._files, format))
 

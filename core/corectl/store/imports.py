@@ -21,6 +21,8 @@ class Imports:
     """
 
     def __init__(self, catalog: Catalog, folders: Iterable[str]) -> None:
+        self.created: list[str] = []
+        """Blobs that were not in the store before: for whom they were taken has to discard them if it fails."""
         self._catalog = catalog
         self._folders = [Path(folder).expanduser().resolve() for folder in folders]
 
@@ -71,7 +73,10 @@ class Imports:
         with file:
             digest = file.digest(read)
             if in_place:
-                self._catalog.refer(file, digest)
-            elif self._catalog.blobs.link(file, digest) is None:
-                self._catalog.blobs.copy(file, digest, read)
+                stored = self._catalog.refer(file, digest)
+            else:
+                blobs = self._catalog.blobs
+                stored = blobs.link(file, digest) or blobs.copy(file, digest, read)
+        if stored.created:
+            self.created.append(digest)
         return digest

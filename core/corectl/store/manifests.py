@@ -22,7 +22,7 @@ from corectl.store.disk import sync_directory
 
 _log = logging.getLogger(__name__)
 
-_MAX_BYTES = 4 << 20
+MAX_MANIFEST = 4 << 20
 _TEMPORARY = ".tmp-"
 
 
@@ -100,7 +100,7 @@ class ManifestStore:
             raise NotFound(f"model '{name.short}' not found")
         path = self.path_of(stored)
         try:
-            data = read_small(path, _MAX_BYTES)
+            data = read_small(path, MAX_MANIFEST)
             modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         except FileNotFoundError:  # deleted meanwhile
             raise NotFound(f"model '{name.short}' not found") from None

@@ -152,7 +152,7 @@ def _problem(digest: str, wrong: _Wrong, models: Sequence[str]) -> Problem:
     elif models:
         remedy = _again(models)
     else:
-        remedy = "no model needs it: the server removes it when it starts and it is an hour old"
+        remedy = "no model needs it: the server removes it when it starts and it is a week old"
     return Problem(kind=wrong.kind, digest=digest, detail=wrong.detail, models=tuple(models), remedy=remedy)
 
 
