@@ -140,9 +140,11 @@ def _read_header(feed: Feed, opened: str) -> Reading[Header | None]:
         recipient = recipient or (yield from _read_recipient(feed))
     if begun or channel or recipient:
         yield from feed.skip_blanks()
-        yield from feed.starts(_CONSTRAIN)
+        constrained = yield from feed.starts(_CONSTRAIN)
         yield from feed.skip_blanks()
-        yield from feed.while_in(_WORD_RUN)
+        # The kind of a body. Behind a role alone such a word is text.
+        if constrained or channel or recipient:
+            yield from feed.while_in(_WORD_RUN)
         yield from feed.skip_blanks()
     if (yield from feed.starts(_MESSAGE)):
         return Header(channel, recipient)
