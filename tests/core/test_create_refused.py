@@ -65,8 +65,6 @@ ABSENT = "sha256:" + "a" * 64
             {"from_": "base", "info": {"context_length": -1}},
             'info field "context_length" must be a non-negative integer',
         ),
-        ({"from_": "base", "parameters": {"top_p": 2}}, 'option "top_p" must be between 0.0 and 1.0'),
-        ({"from_": "base", "parameters": {"num_ctx": "x"}}, 'option "num_ctx" must be of type integer'),
         (
             {"from_": "base", "renderer": "x" * 2**20},
             "the model's config would have",

@@ -20,7 +20,6 @@ from corectl.model.details import human_number
 from corectl.model.files import ModelFiles
 from corectl.model.manifest import MediaType, ModelConfig
 from corectl.model.name import ModelName, Reference, own_name, parse_reference
-from corectl.model.options import read_options
 from corectl.model.record import ModelRecord
 from corectl.progress import Progress, Report
 from corectl.store.catalog import Catalog
@@ -120,8 +119,6 @@ class _Draft:
         """Take the weights and everything else that the base brings."""
         spec = self._spec
         check_requires(spec.requires)
-        # What no request could use is said now, and not with each of them.
-        read_options(normal_parameters(spec.parameters), {})
         info = config_of_info(spec.info)
         reference = parse_reference(spec.from_) if spec.from_ else None
         if spec.remote_host or (reference is not None and reference.source == "cloud"):
