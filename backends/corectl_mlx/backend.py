@@ -61,7 +61,7 @@ class MlxBackend:
             variant="metal" if metal else "cpu",
             version=importlib.metadata.version("mlx-lm"),
             # A model that is not to be on the GPU is computed by the CPU.
-            ignores=IGNORED[1:] if metal else IGNORED,
+            ignores=tuple(name for name in IGNORED if not (metal and name == "num_gpu")),
             adapters=True,
         )
 

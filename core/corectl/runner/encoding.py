@@ -30,7 +30,7 @@ those of other texts too, so that larger calls take longer for each text."""
 
 
 MAX_VALUES = 2**25
-"""Of all rows of a request together: an eighth of a gigabyte here, several times that while lengths are computed, and
+"""Numbers in all rows of a request together: an eighth of a gigabyte here, several times that while lengths are computed, and
 two thirds of one as JSON."""
 
 

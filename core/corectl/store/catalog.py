@@ -188,7 +188,10 @@ class Catalog:
         return layers
 
     def manifest_bytes(self, config: ModelConfig, layers: Sequence[Layer], created: Digests) -> bytes:
-        """Store the config; returns the manifest of it and `layers`. New blobs are added to `created`."""
+        """Store the config; returns the manifest of it and `layers`. New blobs are added to `created`.
+
+        Raises `BadRequest` for one of the two that would be too large to be read again.
+        """
         values = dict.fromkeys(_CONFIG_ALWAYS, "") | {"model_families": None}
         text = layer_json(values | msgspec.to_builtins(config))
         if len(text) > _MAX_CONFIG:

@@ -23,6 +23,7 @@ from corectl.store.disk import sync_directory
 _log = logging.getLogger(__name__)
 
 MAX_MANIFEST = 4 << 20
+"""Bytes."""
 _TEMPORARY = ".tmp-"
 
 
