@@ -30,8 +30,8 @@ those of other texts too, so that larger calls take longer for each text."""
 
 
 MAX_VALUES = 2**25
-"""Numbers in all rows of a request together: an eighth of a gigabyte here, several times that while lengths are computed, and
-two thirds of one as JSON."""
+"""Numbers in all rows of a request together: an eighth of a gigabyte here, several times that while lengths are
+computed, and two thirds of one as JSON."""
 
 
 class EncodeJob(msgspec.Struct, kw_only=True):
