@@ -62,8 +62,9 @@ def test_eight_clients_share_a_system_prompt_that_is_computed_once(own_server: S
 
 def test_a_salt_keeps_what_is_computed_to_itself(server: Server) -> None:
     system = SYSTEM + " You like secrets."
+    # Other tests' prompts may have begun with the template's first words.
     for salt in ("", "mine", "yours"):
-        assert "prompt_cached_count" not in chat(server, "Hi", system=system, cache_salt=salt)
+        assert computed(chat(server, "Hi", system=system, cache_salt=salt)) > 300
     assert computed(chat(server, "Hi", system=system, cache_salt="mine")) == 1
 
 
