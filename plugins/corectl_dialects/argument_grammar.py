@@ -11,7 +11,7 @@ import msgspec
 
 from corectl.messages import Tool
 from corectl.output.lark import json_rule, parameters
-from corectl_dialects.values import MAX_STEPS, allowed_types, members, resolve
+from corectl_dialects.schemas import MAX_STEPS, allowed_types, members, resolve
 
 MAX_FREE_ORDER = 63
 """Arguments of a tool with more properties than this come in the order of its schema."""
@@ -30,10 +30,12 @@ class Argument(msgspec.Struct, frozen=True):
 
 
 class Function(msgspec.Struct, frozen=True):
-    """What a grammar needs to know of a tool. `root` is the schema of all parameters."""
+    """What a grammar needs to know of a tool. `others` is the schema of arguments with further keys, None if there are
+    none, and `root` that of all parameters."""
 
     name: str
     arguments: tuple[Argument, ...]
+    others: Any
     root: Mapping[str, Any]
 
 
@@ -48,12 +50,13 @@ def functions(tools: Sequence[Tool], name: re.Pattern[str], key: re.Pattern[str]
 
 def _function(tool: Tool, key: re.Pattern[str]) -> Function | None:
     root = parameters(tool)
-    properties, required = members(root)
-    arguments = [Argument(name, schema, name in required) for name, schema in properties.items()]
+    known = members(root)
+    names = [*known.properties, *sorted(known.required - known.properties.keys())]
+    arguments = [Argument(name, known.schema_of(name), name in known.required) for name in names]
     if any(argument.required and not key.fullmatch(argument.key) for argument in arguments):
         return None
     writable = tuple(argument for argument in arguments if key.fullmatch(argument.key))
-    return Function(tool["function"]["name"], writable, root)
+    return Function(tool["function"]["name"], writable, known.others, root)
 
 
 def json_value(schema: Any, root: Mapping[str, Any]) -> str:
@@ -101,35 +104,50 @@ def text_pattern(schema: Mapping[str, Any]) -> str:
     return f"{length} & /{regex_to_lark(f'{before}(?:{inner}){after}', 'dw')}/"
 
 
-def argument_rules(rule: str, items: Sequence[tuple[str, bool]], separator: str, end: str) -> list[str]:
+def further_key(terminal: str, pattern: str, known: Sequence[Argument]) -> str:
+    """A Lark terminal for the keys of a pattern that are none of the known ones."""
+    taken = "|".join("".join(f"\\x{{{ord(char):x}}}" for char in argument.key) for argument in known)
+    return f"{terminal}: /{pattern}/{f' & ~/(?:{taken})/' if known else ''}"
+
+
+def argument_rules(
+    rule: str, items: Sequence[tuple[str, bool]], separator: str, end: str, further: str = ""
+) -> list[str]:
     """Lark rules: `rule` is the items with separators between them, and the end.
 
-    `items` are Lark expressions, with true for those that must come. Each comes once at most, in any order.
+    `items` are Lark expressions, with true for those that must come. Each comes once at most, in any order. Any number
+    of `further` ones may come between them, if there is an expression of those.
     """
     if not items:
-        return [f"{rule}: {end}"]
+        return [f"{rule}: {end}{f' | {further} ({separator} {further})* {end}' if further else ''}"]
     if len(items) > MAX_FREE_ORDER:
-        return _rules_in_order(rule, items, separator, end)
+        return _rules_in_order(rule, items, separator, end, further)
     # The parameter of a rule has one bit for each item: set if it has come. Those that must come have the lowest.
     ordered = sorted(items, key=lambda item: not item[1])
     required = sum(needed for _, needed in items)
     complete = f"is_ones([0:{required}])" if required else "true"
-    choices = " | ".join(
+    choices = [
         f"({item}) {rule}_next::set_bit({bit}) %if bit_clear({bit})" for bit, (item, _) in enumerate(ordered)
-    )
+    ]
+    more = "true" if further else f"not(is_ones([0:{len(items)}]))"
     return [
         f"{rule}: {rule}_item::0x0" if required else f"{rule}: {end} | {rule}_item::0x0",
-        f"{rule}_item::_ : {choices}",
+        f"{rule}_item::_ : {' | '.join([*choices, *([f'{further} {rule}_next::_'] if further else [])])}",
         f"{rule}_next::_ : {end} %if {complete}",
-        f"  | {separator} {rule}_item::_ %if not(is_ones([0:{len(items)}]))",
+        f"  | {separator} {rule}_item::_ %if {more}",
     ]
 
 
-def _rules_in_order(rule: str, items: Sequence[tuple[str, bool]], separator: str, end: str) -> list[str]:
-    """Rules for many items: `_first` while none has come, `_next` afterwards."""
+def _rules_in_order(
+    rule: str, items: Sequence[tuple[str, bool]], separator: str, end: str, further: str
+) -> list[str]:
+    """Rules for many items: `_first` while none has come, `_next` afterwards. The further ones come last."""
     lines = [f"{rule}: {rule}_first0"]
     for index, (item, required) in enumerate(items):
         for state, between in (("first", ""), ("next", separator)):
             line = f"{rule}_{state}{index}: {between} ({item}) {rule}_next{index + 1}"
             lines.append(line if required else f"{line} | {rule}_{state}{index + 1}")
-    return [*lines, f"{rule}_first{len(items)}: {end}", f"{rule}_next{len(items)}: {end}"]
+    first, last = f"{rule}_first{len(items)}", f"{rule}_next{len(items)}"
+    if not further:
+        return [*lines, f"{first}: {end}", f"{last}: {end}"]
+    return [*lines, f"{first}: {end} | {further} {last}", f"{last}: ({separator} {further})* {end}"]

@@ -31,8 +31,8 @@ class FunctionaryDialect:
             return OutputShape(content_open=f"{mark}{_ALL}\n")
         return OutputShape(
             content_open=f"{mark}{_ALL}\n",
-            call_openers=tuple(f"{mark}{name}\n" for name in _names(request)),
-            calls_first=not mark,
+            call_openers=tuple(f"{_MARK}{name}\n" for name in _names(request)),
+            first_openers=() if mark else tuple(f"{name}\n" for name in _names(request)),
             calls=_grammar(request, mark),
         )
 
@@ -51,7 +51,8 @@ def _names(request: OutputRequest) -> list[str]:
 
 def _grammar(request: OutputRequest, mark: str) -> str:
     more = f"( ws {literal(_MARK)} call )*" if request.parallel else ""
-    calls = joined(literal(mark) if mark else "", "call", more)
+    # Behind content a call has its mark, even where the prompt has that of the first part.
+    calls = joined(literal(_MARK) if mark else f"{literal(_MARK)}?", "call", more)
     rules = call_rules(request.tools, lambda name, arguments: f"{literal(f'{name}{chr(10)}')} {arguments}")
     return f"calls: {calls}\n{rules}{BLANK_RULES}"
 

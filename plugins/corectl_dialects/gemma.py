@@ -35,8 +35,8 @@ class GemmaSyntax(msgspec.Struct, frozen=True, kw_only=True):
         return (self.tags.open,)
 
     @property
-    def calls_first(self) -> bool:
-        return False
+    def first_openers(self) -> tuple[str, ...]:
+        return ()
 
     @property
     def markers(self) -> tuple[str, ...]:

@@ -11,15 +11,19 @@ from corectl.messages import Tool
 from corectl.output.dialect import Tags
 from corectl.output.lark import BLANK_RULES, joined, json_rule, literal
 from corectl_dialects.argument_grammar import (
+    Argument,
     alternatives,
     argument_rules,
     functions,
+    further_key,
     json_value,
     text_pattern,
 )
 
 NAME = re.compile(r"[^\s{}<>]*")
 KEY = re.compile(r"[^:{}\[\],<>]*")
+
+_FURTHER_KEY = r'[^\s:{}\[\],<>"]{1,64}'
 
 MAX_RULES = 500
 """Further values of a schema that needs more rules than this are of any kind."""
@@ -34,10 +38,9 @@ def gemma_grammar(call: Tags, quote: str, tools: Sequence[Tool], *, parallel: bo
     if not known:
         return ""
     values = _Values(quote)
-    calls = []
-    for tool in known:
-        schemas = [(item.key, item.schema, item.required) for item in tool.arguments]
-        calls.append(joined(literal(tool.name), values.object(schemas, tool.root)))
+    calls = [
+        joined(literal(tool.name), values.object(tool.arguments, tool.others, tool.root)) for tool in known
+    ]
     more = "( ws block )*" if parallel else ""
     return "\n".join(
         [
@@ -61,16 +64,22 @@ class _Values:
             f"any: {self._text({})} | {number} | any_list | any_object",
             f'any_list: "[" ws ( any ( {_COMMA} any )* ws )? "]"',
             f"any_object: {_OPEN} ( pair ( {_COMMA} pair )* )? {_CLOSE}",
-            'pair: /[A-Za-z0-9_]{1,64}/ ":" any',
+            f'pair: /{_FURTHER_KEY}/ ":" any',
         ]
 
-    def object(self, arguments: Sequence[tuple[str, Any, bool]], root: Mapping[str, Any]) -> str:
-        """Pairs of the given keys in braces; each key with its schema, and whether it must come."""
+    def object(self, arguments: Sequence[Argument], others: Any, root: Mapping[str, Any]) -> str:
+        """Pairs of the given keys in braces, and if `others` is a schema, pairs of further keys."""
         items = [
-            (f"{literal(f'{key}:')} {self._value(schema, root)}", must) for key, schema, must in arguments
+            (f"{literal(f'{item.key}:')} {self._value(item.schema, root)}", item.required)
+            for item in arguments
         ]
+        further = ""
+        if others is not None:
+            key = f"KEY{len(self.rules)}"
+            self.rules.append(further_key(key, _FURTHER_KEY, arguments))
+            further = f'{key} ":" {self._value(others, root)}'
         rule = f"object{len(self.rules)}"
-        self.rules += argument_rules(rule, items, _COMMA, _CLOSE)
+        self.rules += argument_rules(rule, items, _COMMA, _CLOSE, further)
         return f"{_OPEN} {rule}"
 
     def _value(self, schema: Any, root: Mapping[str, Any]) -> str:
@@ -87,16 +96,17 @@ class _Values:
         if "const" in schema:
             return self._constant(schema["const"])
         kind = schema.get("type")
-        properties = schema.get("properties")
         if kind == "string":
             return self._text(schema)
         if kind in _SCALARS:
             return json_value(schema, root)
         if kind == "array":
             return self._list(schema, root)
-        if kind == "object" and properties:
+        if kind == "object" and (properties := schema.get("properties")):
             required = frozenset(schema.get("required") or ())
-            return self.object([(key, value, key in required) for key, value in properties.items()], root)
+            return self.object(
+                [Argument(key, value, key in required) for key, value in properties.items()], None, root
+            )
         return "any_object" if kind == "object" else "any"
 
     def _list(self, schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:

@@ -33,8 +33,9 @@ _CALL_CHANNELS = ("commentary", "analysis")
 _CALL_OPENERS = (
     *(f"{CHANNEL}{channel} to={FUNCTIONS}" for channel in _CALL_CHANNELS),
     f"{START}assistant to={FUNCTIONS}",
-    f" to={FUNCTIONS}",
 )
+# Behind the role that the prompt, or a thought, has ended in.
+_FIRST_OPENERS = (f"to={FUNCTIONS}",)
 
 _WORD_RUN = re.compile(r"[\w.+/-]*")
 _RECIPIENT_RUN = re.compile(r"[^\s<]*")
@@ -78,6 +79,7 @@ class HarmonyDialect:
             in_thought=in_thought,
             content_open="" if in_content else _FINAL,
             call_openers=_CALL_OPENERS if request.tools else (),
+            first_openers=_FIRST_OPENERS if request.tools and not in_content else (),
             calls=_grammar(request.tools) if request.tools else "",
             markers=MARKERS,
         )
@@ -259,9 +261,10 @@ def _grammar(tools: Sequence[Tool]) -> str:
             in_role.append(joined(name, literal(CHANNEL), "channel", "type", arguments))
     return "\n".join(
         [
-            f"calls: ({literal(START)} {literal('assistant')})? (in_channel | in_role)",
+            'calls: begin? in_channel | begin " " in_role | " "? in_role',
+            f"begin: {literal(START)} {literal('assistant')}",
             f"in_channel: {literal(CHANNEL)} channel {literal(f' to={FUNCTIONS}')} ({' | '.join(in_channel)})",
-            f"in_role: {literal(f' to={FUNCTIONS}')} ({' | '.join(in_role)})",
+            f"in_role: {literal(f'to={FUNCTIONS}')} ({' | '.join(in_role)})",
             f"channel: {' | '.join(map(literal, _CALL_CHANNELS))}",
             f'type: (" "? {literal(CONSTRAIN)} "json" | " json" | " code")?',
             *rules,

@@ -14,11 +14,12 @@ from corectl.output.calls import Calls, call_object
 from corectl.output.dialect import Tags
 from corectl.output.lark import BLANK_RULES, joined, literal
 from corectl.output.reading import Feed, Literals, Reading, broken
-from corectl_dialects.argument_grammar import alternatives, argument_rules, functions, json_value
+from corectl_dialects.argument_grammar import alternatives, argument_rules, functions, further_key, json_value
 from corectl_dialects.values import json_string, read_value
 
 _NAME = re.compile(r"[^\s()\[\]{},;='\"]+")
 _NAME_RUN = re.compile(r"[^\s()\[\]{},;='\"]*")
+_FURTHER_KEY = rf"{_NAME.pattern[:-1]}{{1,64}}"
 _LIST_OPEN, _LIST_CLOSE = Literals("["), Literals("]")
 _CALL_OPEN, _CALL_CLOSE = Literals("("), Literals(")")
 _EQUALS, _COMMA = Literals("="), Literals(",")
@@ -43,11 +44,11 @@ class PythonicSyntax(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def openers(self) -> tuple[str, ...]:
-        return (self.block.open, "[") if self.bare else (self.block.open,)
+        return (self.block.open,)
 
     @property
-    def calls_first(self) -> bool:
-        return self.bare
+    def first_openers(self) -> tuple[str, ...]:
+        return ("[",) if self.bare else ()
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -63,7 +64,13 @@ class PythonicSyntax(msgspec.Struct, frozen=True, kw_only=True):
                 value = f"value{number}_{index}"
                 items.append((f"{literal(argument.key + '=')} {value}", argument.required))
                 rules.append(f"{value}: {' | '.join(_values(argument.schema, tool.root))}")
-            rules += argument_rules(f"arguments{number}", items, '"," " "?', '")"')
+            further = ""
+            if tool.others is not None:
+                key, value = f"KEY{number}", f"value{number}"
+                rules.append(further_key(key, _FURTHER_KEY, tool.arguments))
+                rules.append(f"{value}: {' | '.join(_values(tool.others, tool.root))}")
+                further = f'{key} "=" {value}'
+            rules += argument_rules(f"arguments{number}", items, '"," " "?', '")"', further)
         if not calls:
             return ""
         separator = '"," ws' if self.listed else '"\\n"'

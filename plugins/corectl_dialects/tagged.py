@@ -17,8 +17,9 @@ from corectl.output.calls import Calls
 from corectl.output.dialect import Tags
 from corectl.output.reading import Feed, Literals, Reading, broken
 from corectl_dialects.argument_grammar import functions
+from corectl_dialects.schemas import allowed_types, members
 from corectl_dialects.tagged_grammar import calls_grammar
-from corectl_dialects.values import allowed_types, inside_string, json_string, members, typed_value
+from corectl_dialects.values import inside_string, json_string, typed_value
 
 _NAME = re.compile(r"(?!\s)[^<>\"\n]+(?<!\s)")
 _NAME_RUN = re.compile(r"[^<>\"\n]*")
@@ -46,8 +47,8 @@ class TagSyntax(msgspec.Struct, frozen=True, kw_only=True):
         return (self.block.open, self.call) if self.bare else (self.block.open,)
 
     @property
-    def calls_first(self) -> bool:
-        return False
+    def first_openers(self) -> tuple[str, ...]:
+        return ()
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -97,7 +98,7 @@ class _BlockReader:
             yield from feed.expect(self._name_end)
         yield calls.begin(name)
         schema = calls.parameters(name)
-        properties, _ = members(schema)
+        known = members(schema)
         keys: set[str] = set()
         while True:
             yield from feed.skip_blanks()
@@ -110,7 +111,7 @@ class _BlockReader:
                 raise broken(f"the argument {key[:100]!r} comes twice")
             yield calls.piece(f"{', ' if keys else '{'}{json_string(key)}: ")
             keys.add(key)
-            yield from self._read_value(properties.get(key), schema)
+            yield from self._read_value(known.schema_of(key), schema)
         yield calls.piece("}" if keys else "{}")
         yield calls.end()
 

@@ -7,10 +7,19 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from corectl.output.lark import BLANK_RULES, joined, literal
-from corectl_dialects.argument_grammar import Function, alternatives, argument_rules, json_value, text_pattern
+from corectl_dialects.argument_grammar import (
+    Function,
+    alternatives,
+    argument_rules,
+    further_key,
+    json_value,
+    text_pattern,
+)
 
 if TYPE_CHECKING:
     from corectl_dialects.tagged import TagSyntax
+
+_FURTHER_KEY = r'[^\s<>"]{1,64}'
 
 
 def calls_grammar(syntax: TagSyntax, tools: Iterable[Function], parallel: bool) -> str:
@@ -38,17 +47,25 @@ def _argument_rules(syntax: TagSyntax, tool: Function, number: int) -> list[str]
     for index, argument in enumerate(tool.arguments):
         value = f"value{number}_{index}"
         rules += _value_rules(syntax, value, argument.schema, tool.root)
-        items.append((joined(*_opening(syntax, argument.key), value, "ws"), argument.required))
+        items.append((joined(*_opening(syntax, literal(argument.key)), value, "ws"), argument.required))
+    further = ""
+    if tool.others is not None:
+        key, value = f"KEY{number}", f"value{number}"
+        rules += [
+            further_key(key, _FURTHER_KEY, tool.arguments),
+            *_value_rules(syntax, value, tool.others, tool.root),
+        ]
+        further = joined(*_opening(syntax, key), value, "ws")
     end = literal(syntax.call_end or syntax.block.close)
-    return [*argument_rules(f"arguments{number}", items, "", end), *rules]
+    return [*argument_rules(f"arguments{number}", items, "", end, further), *rules]
 
 
 def _opening(syntax: TagSyntax, key: str) -> list[str]:
-    """What stands in front of a value."""
-    opening = f"{syntax.key.open}{key}{syntax.key.close}"
+    """What stands in front of a value. `key` is a Lark expression."""
+    opening = [literal(syntax.key.open), key]
     if not syntax.value.open:
-        return [literal(opening + syntax.padding)]
-    return [literal(opening), "ws", literal(syntax.value.open + syntax.padding)]
+        return [*opening, literal(syntax.key.close + syntax.padding)]
+    return [*opening, literal(syntax.key.close), "ws", literal(syntax.value.open + syntax.padding)]
 
 
 def _value_rules(syntax: TagSyntax, rule: str, schema: Any, root: Mapping[str, Any]) -> list[str]:

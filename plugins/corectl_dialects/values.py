@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from corectl.output.dialect import Part
 from corectl.output.reading import MAX_DEPTH, Feed, Literals, NotACall, Reading, broken
-
-MAX_STEPS = 256
-"""A schema that takes more steps than this to say its type says nothing."""
+from corectl_dialects.schemas import json_type
 
 _QUOTES = Literals('"""', "'''", '"', "'")
 _CLOSING_QUOTE = {quote: Literals(quote) for quote in _QUOTES.texts}
@@ -178,72 +175,6 @@ def typed_value(text: str, types: frozenset[str]) -> str:
             value = to_json(text)
         except NotACall:
             return json_string(text)
-        if _type(value) in others or (_type(value) == "integer" and "number" in others):
+        if json_type(value) in others or (json_type(value) == "integer" and "number" in others):
             return value
     return json_string(text)
-
-
-def _type(value: str) -> str:
-    """The type of a JSON text, in JSON Schema's words."""
-    names = {"{": "object", "[": "array", '"': "string", "t": "boolean", "f": "boolean", "n": "null"}
-    if value[0] in names:
-        return names[value[0]]
-    return "integer" if value.lstrip("-").isdigit() else "number"
-
-
-def allowed_types(schema: object, root: Mapping[str, Any]) -> frozenset[str]:
-    """The JSON types that a schema allows, empty where it does not say. `root` is where `$ref` looks things up."""
-    return _allowed_types(schema, root, [MAX_STEPS])
-
-
-def _allowed_types(schema: object, root: Mapping[str, Any], steps: list[int]) -> frozenset[str]:
-    steps[0] -= 1
-    if not isinstance(schema, dict) or steps[0] < 0:
-        return frozenset()
-    if "type" in schema:
-        given = schema["type"]
-        return frozenset([given] if isinstance(given, str) else map(str, _items(given)))
-    if "const" in schema or "enum" in schema:
-        values = [schema["const"]] if "const" in schema else _items(schema["enum"])
-        return frozenset(_type(json.dumps(value)) for value in values)
-    if "$ref" in schema:
-        return _allowed_types(resolve(str(schema["$ref"]), root), root, steps)
-    for key in ("anyOf", "oneOf"):
-        options = [_allowed_types(option, root, steps) for option in _items(schema.get(key))]
-        if options:
-            return frozenset().union(*options) if all(options) else frozenset()
-    known = [types for part in _items(schema.get("allOf")) if (types := _allowed_types(part, root, steps))]
-    return frozenset.intersection(*known) if known else frozenset()
-
-
-def _items(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def members(root: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
-    """The properties of an object's schema, and which it requires; also those that it refers to, or puts together."""
-    properties: dict[str, Any] = {}
-    required: set[str] = set()
-    pending: list[object] = [root]
-    for _ in range(MAX_STEPS):
-        if not pending:
-            break
-        schema = pending.pop(0)
-        if not isinstance(schema, dict):
-            continue
-        for key, value in (schema.get("properties") or {}).items():
-            properties.setdefault(key, value)
-        required |= {*(schema.get("required") or ())}
-        if isinstance(reference := schema.get("$ref"), str):
-            pending.append(resolve(reference, root))
-        pending += schema.get("allOf") or []
-    return properties, frozenset(required)
-
-
-def resolve(reference: str, root: Mapping[str, Any]) -> object:
-    """What a `$ref` within the same schema points to, None for nothing."""
-    found: object = root
-    for key in reference.removeprefix("#").split("/")[1:]:
-        key = key.replace("~1", "/").replace("~0", "~")
-        found = found.get(key) if isinstance(found, dict) else None
-    return found

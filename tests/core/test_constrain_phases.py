@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -44,13 +45,14 @@ TOOLS = OutputShape(
     calls=f'calls: one (WS one)*\none: "<tool_call>" WS call WS "</tool_call>"\nWS: /\\n?/\n{CALL}',
     markers=("<tool_call>", "</tool_call>"),
 )
-BARE_TOOLS = OutputShape(call_openers=("{",), calls_first=True, calls=f'calls: call (";" call)*\n{CALL}')
+BARE_TOOLS = OutputShape(first_openers=("{",), calls=f'calls: call (";" call)*\n{CALL}')
 PARIS = '<tool_call>\n{"city": "Paris"}\n</tool_call>'
 
 
 def with_thought(shape: OutputShape = TOOLS, *, begun: bool = False) -> OutputShape:
     fields = {name: getattr(shape, name) for name in shape.__struct_fields__}
-    return OutputShape(**{**fields, "thought": THINK, "in_thought": begun})
+    markers = (*shape.markers, THINK.open, THINK.close)
+    return OutputShape(**{**fields, "thought": THINK, "in_thought": begun, "markers": markers})
 
 
 def codes(writer: Writer) -> list[str]:
@@ -219,6 +221,15 @@ def test_no_budget_at_all() -> None:
     assert writer.may_end()
 
 
+def test_no_budget_for_a_thought_whose_tag_is_spelled() -> None:
+    """The line break that comes with the tag's last token is no part of what must come next."""
+    writer = constrain(with_thought(OutputShape()), PLAIN, think_budget=0)
+    writer.write(["<", "think", ">\n"])
+    assert writer.allowed() == {token for token in writer.allowed() if PLAIN.piece(token).startswith(b"<")}
+    writer.write("</think>x")
+    assert writer.may_end()
+
+
 def test_text_that_only_looks_like_a_thought_at_first() -> None:
     writer = constrain(with_thought(OutputShape()), PLAIN, think_budget=1)
     writer.write("<thing> and <think> later")
@@ -260,7 +271,7 @@ def test_after_a_call_there_may_be_more_and_it_is_held_to_the_schema(tokenizer: 
 @pytest.mark.parametrize("tokenizer", [PLAIN, SPECIAL], ids=["text", "control tokens"])
 def test_one_call_at_most(tokenizer: KitTokenizer) -> None:
     calls = TOOLS.calls.replace("one (WS one)*", "one")
-    shape = OutputShape(call_openers=TOOLS.call_openers, calls=calls)
+    shape = msgspec.structs.replace(TOOLS, calls=calls)
     writer = constrain(shape, tokenizer, choice=ONE_CALL)
     writer.write(PARIS + "\nDone. <tool_call")
     assert writer.may_end() and not writer.may_write(">") and not writer.may_write(">\n")
@@ -296,6 +307,28 @@ def test_openers_that_only_count_at_the_beginning() -> None:
     assert writer.may_end()
     writer.write(";")
     assert not writer.may_end() and writer.may_write("{") and not writer.may_write("x")
+
+
+def test_control_tokens_that_no_reader_sees_are_nothing() -> None:
+    """Llama 3.1 writes one in front of its calls."""
+    tokenizer = KitTokenizer(('{"', '{"a'), ("<|python_tag|>", "<tool_call>", "</tool_call>"))
+    writer = constrain(BARE_TOOLS, tokenizer)
+    writer.write(["<|python_tag|>"])
+    assert writer.may_end() and writer.may_write("x") and not writer.may_write('{"a')
+    writer.write('{"city": "Rome"}')
+    assert writer.may_end()
+    writer = constrain(TOOLS, tokenizer)
+    writer.write(["<|python_tag|>", "<tool_call>"])
+    assert not writer.may_end() and not writer.may_write("x")
+
+
+def test_one_bare_call_at_most() -> None:
+    shape = msgspec.structs.replace(BARE_TOOLS, calls=BARE_TOOLS.calls.replace('(";" call)*', ""))
+    writer = constrain(shape, PLAIN, choice=ONE_CALL)
+    writer.write('{"city": "Rome"}')
+    assert writer.may_end() and not writer.may_write("{")
+    writer.write("; ")
+    assert writer.may_end() and not writer.may_write("{") and not writer.may_write('{"a')
 
 
 def test_bare_calls_may_follow_each_other() -> None:

@@ -17,7 +17,7 @@ TOOLS = (tool("add", {"a": {"type": "integer"}}), tool("add_all", {}))
 OPENER, CLOSER = Literals("<c>"), Literals("</c>")
 
 
-def new_reader(*, calls_first: bool = False) -> FeedReader:
+def new_reader(opener: Literals = OPENER, first: tuple[str, ...] = ()) -> FeedReader:
     """Reads calls between tags that can hold one object each."""
 
     def start(feed: Feed) -> Reading[None]:
@@ -28,7 +28,7 @@ def new_reader(*, calls_first: bool = False) -> FeedReader:
             yield from feed.skip_blanks()
             yield from feed.starts(CLOSER)
 
-        return read_content(feed, OPENER, read_block, calls_first=calls_first)
+        return read_content(feed, opener, read_block, first=first)
 
     return FeedReader(start)
 
@@ -97,7 +97,7 @@ def test_what_is_no_call_comes_as_it_was_written(text: str, code: str) -> None:
 
 def test_only_the_beginning_counts_where_calls_come_first() -> None:
     def new() -> FeedReader:
-        return new_reader(calls_first=True)
+        return new_reader(Literals(), ("<c>",))
 
     assert read_alike(new, f" {ADD} {ADD}So {ADD}") == Output(content=f"So {ADD}", calls=(ADDED, ADDED))
     assert read_alike(new, f"So {ADD}") == Output(content=f"So {ADD}")

@@ -21,6 +21,8 @@ from corectl.messages import (
     TextPrompt,
 )
 from corectl.runner.prepare import prepare_completion, render_prompt
+from corectl.testing.outputs import read
+from corectl_dialects.tagged_calls import DIALECTS
 from tests.core.fake import BOS, FIRST, FakeTokenizer, engine_info
 
 GO = Template(kind="go", text="{{ .Prompt }}!")
@@ -134,3 +136,25 @@ def test_rendering_alone() -> None:
 def test_a_template_that_fails_is_the_requests_fault() -> None:
     with pytest.raises(BadRequest):
         prepare(ChatPrompt(template=Template(kind="jinja", text="{{ 1 / 0 }}"), messages=()))
+
+
+def test_arguments_are_read_by_the_tool_as_it_came() -> None:
+    """What of its schema cannot be enforced says what the types are all the same."""
+    parameters = {
+        "type": "object",
+        "properties": {"days": {"type": "integer"}, "zone": {"enum": list(range(30_000))}},
+    }
+    function = {"name": "plan", "description": "", "parameters": parameters}
+    prompt = ChatPrompt(
+        template=JINJA,
+        messages=(Message(role="user", content="Hi"),),
+        tools=({"type": "function", "function": function},),
+    )
+    dialects = {dialect.name: dialect for dialect in DIALECTS}
+    prepared = prepare_completion(
+        7, completion(prompt, parser="qwen3-coder"), FakeTokenizer(), engine_info(num_ctx=64), dialects
+    )
+    assert [notice.code for notice in prepared.notices] == ["tool_schema_relaxed"]
+    text = "<tool_call>\n<function=plan>\n<parameter=days>\n3\n</parameter>\n</function>\n</tool_call>"
+    output = read(prepared.reader, [text])
+    assert output.calls == (("plan", {"days": 3}),)

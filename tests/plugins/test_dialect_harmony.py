@@ -27,6 +27,7 @@ from corectl_dialects.harmony import (
     prompt_header,
     written_names,
 )
+from tests.core.constrain_kit import KitTokenizer, constrain
 from tests.plugins.dialect_kit import Grammar, Output, chunked, read, read_alike, tool
 
 WEATHER = tool("get_weather", {"city": {"type": "string"}, "days": {"type": "integer"}}, ["city"])
@@ -270,6 +271,18 @@ def test_the_grammar_takes_what_the_model_writes() -> None:
 )
 def test_the_grammar_refuses_what_the_schema_does(text: str) -> None:
     assert not grammar().accepts(text)
+
+
+def test_calls_begin_where_messages_do() -> None:
+    shape = HarmonyDialect().shape(OutputRequest(template=None, prompt=PROMPT, tools=TOOLS))
+    tokenizer = KitTokenizer(controls=MARKERS)
+    for begun in ("", thought("Hm."), f"{CHANNEL}final{MESSAGE}Hm.{NEXT}"):
+        writer = constrain(shape, tokenizer)
+        writer.write(f"{begun} to=functions.")
+        assert not writer.may_end() and writer.may_write("now") and not writer.may_write("x")
+    writer = constrain(shape, tokenizer)
+    writer.write(f"{CHANNEL}final{MESSAGE}Calls are written to=functions.x, or to=functions.")
+    assert writer.may_end() and writer.may_write("x")
 
 
 @pytest.mark.parametrize("seed", range(15))

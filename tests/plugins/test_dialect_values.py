@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from corectl.output.reading import MAX_DEPTH, NotACall
 from corectl_dialects.argument_grammar import alternatives
-from corectl_dialects.values import allowed_types, to_json, typed_value
+from corectl_dialects.schemas import allowed_types
+from corectl_dialects.values import to_json, typed_value
 
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()

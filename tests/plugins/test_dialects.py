@@ -14,6 +14,7 @@ from corectl.messages import Template
 from corectl.output.choose import choose_dialect
 from corectl.output.dialect import Dialect, OutputReader, OutputRequest
 from corectl_dialects import corectl_dialects, functionary, gemma, json_calls, named_calls
+from tests.core.constrain_kit import KitTokenizer, constrain
 from tests.plugins.dialect_kit import Grammar, Output, chunked, read, read_alike, tool
 
 WEATHER = tool(
@@ -271,8 +272,9 @@ def test_what_the_grammar_allows_is_read_as_calls_that_are_valid(name: str) -> N
 @pytest.mark.parametrize("name", NAMES)
 def test_openers_begin_what_the_grammar_allows(name: str) -> None:
     shape = DIALECTS[name].shape(request())
-    assert CALLS[name].startswith(shape.call_openers)
-    assert grammar(name).walk(7).startswith(shape.call_openers)
+    openers = (*shape.call_openers, *shape.first_openers)
+    assert CALLS[name].startswith(openers)
+    assert grammar(name).walk(7).startswith(openers)
 
 
 def test_arguments_come_as_they_are_written() -> None:
@@ -368,8 +370,13 @@ def test_functionary_begins_where_its_prompt_ends() -> None:
     assert read_alike(new, 'get_weather\n{"city": "Paris", "days": 3}') == Output(calls=READ[:1])
     assert read_alike(new, "Rain.") == Output(content="Rain.")
     shape = dialect.shape(asked)
-    assert shape.content_open == "all\n" and shape.calls_first
-    assert Grammar(shape).accepts(CALLS["functionary-v3.2"].removeprefix(">>>"))
+    assert shape.content_open == "all\n"
+    for opener in ("", ">>>"):
+        assert Grammar(shape).accepts(opener + CALLS["functionary-v3.2"].removeprefix(">>>"))
+    for begun in ("", "all\nA line with get_time\n and another.\n>>>"):
+        writer = constrain(shape, KitTokenizer())
+        writer.write(f"{begun}get_weather\n")
+        assert not writer.may_end() and writer.may_write("{") and not writer.may_write("x")
 
 
 @pytest.mark.parametrize(

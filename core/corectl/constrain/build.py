@@ -86,17 +86,18 @@ class _Plan:
     def _find_marks(self, compiler: Compiler, *, parallel: bool) -> None:
         constrained = bool(self._ways())
         key = repr((self._shape, constrained))
+        hidden = self._vocabulary.controls_but(self._shape.markers)
 
         def marks(kind: str, find: Callable[[], list[Mark]]) -> Marks:
-            return compiler.small.get(kind, key, lambda _: Marks(self._vocabulary, find()))
+            return compiler.small.get(kind, key, lambda _: Marks(self._vocabulary, find(), hidden))
 
         refuses = _is_no_blank if constrained else None
         self._end_of_thought = marks("thought", lambda: [Mark(self._tags.close.encode(), refuses=refuses)])
         calls = self._calls is not None and not constrained
-        self._begin_calls = marks("calls", lambda: self._call_marks(self._fits) if calls else [])
+        self._begin_calls = marks("calls", lambda: self._call_marks() if calls else [])
         self._more_calls = self._begin_calls
         if calls and not parallel:
-            self._more_calls = marks("no calls", lambda: self._call_marks(lambda opener: _always))
+            self._more_calls = marks("no calls", self._no_more_calls)
         self._at_start = self._begin_calls
         if self._shape.thought is not None:
             self._at_start = self._begin_calls.with_first(self._tags.open.encode())
@@ -153,7 +154,9 @@ class _Plan:
     def _thought_or_calls(self, text: bytes) -> Phase | None:
         opened = self._tags.open.encode()
         if opened and text.startswith(opened):
-            return self._thought().resume(text[len(opened) :])
+            thought = self._thought()
+            # Without a budget the thought is over, whatever the end of its tag has brought along.
+            return thought.resume(text[len(opened) :]) if self._budget else thought
         return self._called(text)
 
     def _called(self, text: bytes) -> Phase | None:
@@ -174,11 +177,20 @@ class _Plan:
 
         return Watched(self._vocabulary, self._more_calls, self._called, matcher, go_on)
 
-    def _call_marks(self, refuses: Callable[[bytes], Refuses | None]) -> list[Mark]:
-        openers = [opener.encode() for opener in self._shape.call_openers]
-        return [Mark(opener, self._shape.calls_first, refuses(opener)) for opener in openers]
+    def _call_marks(self) -> list[Mark]:
+        anywhere, first = self._shape.call_openers, self._shape.first_openers
+        return [
+            Mark(opener.encode(), at_first, self._misfit(opener.encode()))
+            for openers, at_first in ((anywhere, False), (first, True))
+            for opener in openers
+        ]
 
-    def _fits(self, opener: bytes) -> Refuses | None:
+    def _no_more_calls(self) -> list[Mark]:
+        """After a call, what only counts as the first text also counts behind a separator."""
+        openers = (*self._shape.call_openers, *self._shape.first_openers)
+        return [Mark(opener.encode(), refuses=_always) for opener in openers]
+
+    def _misfit(self, opener: bytes) -> Refuses | None:
         """What says that the grammar of calls does not go on with some text after an opener."""
         begun = self._matcher_after(opener)
         if begun is None:

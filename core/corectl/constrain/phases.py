@@ -73,6 +73,7 @@ class Watched:
         then_match: Callable[[llguidance.LLMatcher], Phase] | None = None,
     ) -> None:
         self._vocabulary = vocabulary
+        self._marks = marks
         self._watch = Watch(marks)
         self._then = then
         self._matcher = matcher
@@ -86,7 +87,7 @@ class Watched:
     def accept(self, token: int) -> Phase:
         if self._vocabulary.is_end(token):
             return FREE
-        text = self._vocabulary.text(token)
+        text = self._marks.text(token)
         if self._matcher is not None and self._then_match is not None:
             if not self._matcher.consume_token(token):
                 self._matcher = None
@@ -117,8 +118,8 @@ class Thinking:
         cut_short: Callable[[], Phase],
     ) -> None:
         self._vocabulary = vocabulary
+        self._close = close
         self._watch = Watch(close)
-        self._length = close.longest
         self._then = then
         self._must_follow = must_follow
         self._budget = budget
@@ -138,7 +139,7 @@ class Thinking:
                 ban(logits, banned)
 
     def accept(self, token: int) -> Phase:
-        text = self._vocabulary.text(token)
+        text = self._close.text(token)
         self._tokens += 1
         self._recent = (self._recent + text)[-3:]
         phase = self.resume(text)
@@ -148,7 +149,7 @@ class Thinking:
 
     def resume(self, text: bytes) -> Phase:
         found = self._watch.feed(text)
-        return self if found is None else self._then().resume(found[self._length :])
+        return self if found is None else self._then().resume(found[self._close.longest :])
 
 
 def _within_character(end: bytes) -> bool:

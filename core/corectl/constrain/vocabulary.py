@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import takewhile
 
@@ -72,6 +72,11 @@ class Vocabulary:
     def control(self, text: str) -> int | None:
         """The control token of this name."""
         return self._control_tokens.get(text.encode())
+
+    def controls_but(self, names: Collection[str]) -> frozenset[int]:
+        """The control tokens that have none of these names."""
+        kept = {name.encode() for name in names}
+        return frozenset(token for token, text in self._controls.items() if text not in kept)
 
     def split(self, text: str) -> list[str | int]:
         """A text in parts: its control tokens, and what is between them."""

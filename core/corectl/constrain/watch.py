@@ -27,9 +27,16 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Marks:
-    """Marks that are looked for together, in one vocabulary. Shared by all outputs: it only depends on the grammar."""
+    """Marks that are looked for together, in one vocabulary. Shared by all outputs: it only depends on the grammar.
 
-    def __init__(self, vocabulary: Vocabulary, marks: Sequence[Mark]) -> None:
+    `hidden` are control tokens that whoever reads the output never sees: they stand between no two texts.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, marks: Sequence[Mark], hidden: frozenset[int] = frozenset()
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._hidden = hidden
         self.first = [mark.text for mark in marks if mark.first]
         self.anywhere = [mark.text for mark in marks if not mark.first]
         self.beginnings = {text[:length] for text in self.anywhere for length in range(1, len(text))}
@@ -41,6 +48,10 @@ class Marks:
             for mark in marks
             for length in range(len(mark.text))
         ]
+
+    def text(self, token: int) -> bytes:
+        """The bytes of a token, as they are seen."""
+        return b"" if token in self._hidden else self._vocabulary.text(token)
 
     def with_first(self, text: bytes) -> Marks:
         """These marks, and a text in front of which only blanks may stand; nothing that follows it is refused."""

@@ -137,28 +137,29 @@ def read_content(
     openers: Literals,
     read_block: Callable[[str], Reading[None]],
     *,
-    calls_first: bool = False,
+    first: Sequence[str] = (),
     blanks: str = "",
 ) -> Reading[None]:
     """Reads content and blocks of calls to the end. `blanks` have been taken already.
 
-    `read_block` gets the opener that was taken, and reads what follows it. With `calls_first` openers only count where
-    no content has come yet. Blanks around calls are dropped, but not those within content.
+    `read_block` gets the opener that was taken, and reads what follows it. The openers in `first` only count where no
+    content has come yet. Blanks around calls are dropped, but not those within content.
     """
     after_call = False
-    fresh = bool(openers.texts)
+    at_first = Literals(*openers.texts, *first)
+    fresh = bool(at_first.texts)
     while True:
         opener = ""
         if fresh:
             blanks += yield from feed.skip_blanks()
-            opener = yield from feed.starts(openers)
+            opener = yield from feed.starts(at_first)
         if not opener:
             if after_call and not (yield from feed.peek()):
                 return
             if blanks:
                 yield text_part(blanks)
                 blanks = ""
-            if calls_first or not openers.texts:
+            if not openers.texts:
                 return
             opener = yield from feed.text_until(openers)
             if not opener:

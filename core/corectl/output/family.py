@@ -17,14 +17,14 @@ from corectl.output.thinking import read_thought, starts_in_thought, thought_mar
 class Syntax(Protocol):
     """A way to write calls: `corectl.output.syntax.CallSyntax`, or one of a plugin's own. Stateless.
 
-    `openers`, `calls_first` and `markers` mean the same as in an `OutputShape`.
+    `openers`, `first_openers` and `markers` mean the same as in an `OutputShape`.
     """
 
     @property
     def openers(self) -> tuple[str, ...]: ...
 
     @property
-    def calls_first(self) -> bool: ...
+    def first_openers(self) -> tuple[str, ...]: ...
 
     @property
     def markers(self) -> tuple[str, ...]: ...
@@ -75,7 +75,7 @@ class FamilyDialect(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(
             shape,
             call_openers=self.calls.openers,
-            calls_first=self.calls.calls_first,
+            first_openers=self.calls.first_openers,
             calls=self.calls.grammar(request.tools, parallel=request.parallel),
             markers=(*shape.markers, *self.calls.markers),
         )
@@ -99,7 +99,7 @@ class FamilyDialect(msgspec.Struct, frozen=True, kw_only=True):
             feed,
             Literals(*self.dropped, *(syntax.openers if syntax else ())),
             read_block,
-            calls_first=syntax is not None and syntax.calls_first,
+            first=syntax.first_openers if syntax else (),
             blanks=blanks,
         )
 

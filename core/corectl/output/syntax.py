@@ -53,7 +53,11 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def openers(self) -> tuple[str, ...]:
-        return (self.opener,)
+        return () if self._is_json else (self.opener,)
+
+    @property
+    def first_openers(self) -> tuple[str, ...]:
+        return (self.opener,) if self._is_json else ()
 
     @property
     def opener(self) -> str:
@@ -70,7 +74,7 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
         return self.open.strip().removeprefix(self.opener)
 
     @property
-    def calls_first(self) -> bool:
+    def _is_json(self) -> bool:
         """True where a block begins like JSON that may stand in any text."""
         return self.opener in ("{", "[")
 

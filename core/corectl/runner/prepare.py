@@ -68,10 +68,11 @@ def prepare_completion(
         raise BadRequest("the prompt is empty and this model has no begin token; send some text in 'prompt'")
     output = _output_request(request, builder.placed.shown(fitted.text))
     dialect, unknown = choose_dialect(dialects, request.parser, output.template)
+    enforced = output
     relaxed: tuple[Notice, ...] = ()
     if output.tools:
-        output, relaxed = with_enforceable_tools(output, dialect, compiler_of(tokenizer))
-    shape = dialect.shape(output)
+        enforced, relaxed = with_enforceable_tools(output, dialect, compiler_of(tokenizer))
+    shape = dialect.shape(enforced)
     job = Job(
         id=id,
         tokens=fitted.tokens,
