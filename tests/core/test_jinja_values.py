@@ -111,6 +111,20 @@ def test_arguments_become_text_where_a_template_adds_them_to_text() -> None:
     assert run(printed, user("Go"), calling("f")) == 'Go{"x": 1}'
 
 
+def test_turns_with_calls_have_no_content_where_a_template_asks_for_none() -> None:
+    """As DeepSeek-R1's first template does, whose calls are text that is put together."""
+    text = (
+        "{% for m in messages %}"
+        "{% if m.role == 'assistant' and m.content is none %}"
+        "{% for c in m.tool_calls %}{{ '[' + c.function.name + c.function.arguments + ']' }}{% endfor %}"
+        "{% elif m.content %}{{ m.role[0] + ':' + m.content + ';' }}{% endif %}"
+        "{% endfor %}"
+    )
+    assert run(text, user("Go"), calling("f"), result("1")) == 'u:Go;[f{"x": 1}]t:1;'
+    said = calling("f", "g", content="I look.")
+    assert run(text, user("Go"), said, result("1")) == 'u:Go;a:I look.;[f{"x": 1}][g{"x": 1}]t:1;'
+
+
 def test_content_becomes_parts_where_a_template_wants_only_those() -> None:
     text = (
         "{% for m in messages %}{% for part in m.content %}"

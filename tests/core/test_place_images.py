@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corectl.messages import ChatPrompt, Message, Prompt, RawPrompt, Template, TextPrompt
-from corectl.prompt.images import PlacedImages, place_images
+from corectl.prompt.images import PlacedImages, place_images, with_places
 from corectl.prompt.render import render
 
 GO = Template(kind="go", text="{{ .System }}{{ .Prompt }} {{ .Response }}")
@@ -67,6 +67,26 @@ def test_places_in_a_message(content: str, images: tuple[str, ...], text: str) -
     assert shown(chat(user(content, *images), template=JINJA)).strip() == f"user: {text}"
     assert shown(TextPrompt(template=GO, prompt=content, images=images)).strip() == text
     assert sorted(order(chat(user(content, *images)))) == list(images)
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ([None, "What is it?"], "[img-0]What is it?"),
+        (["This", None, "or", None], "This|[img-0]|or|[img-1]"),
+        ([None, "or", None], "[img-0]|or|[img-1]"),
+        (["no [img]"], "no [img]"),
+        ([None, "an [img] in text"], "[img-0]|an [img] in text"),
+        (["This", None, "an [img]"], "This|[img-0]|an [img]"),
+        (["an [img]", None, "or", None], "[img-0]|[img-1]|an [img]|or"),
+        ([None], "[img-0]"),
+    ],
+)
+def test_places_of_parts(parts: list[str | None], text: str) -> None:
+    images = tuple("ab"[: parts.count(None)])
+    prompt = chat(user(with_places(parts, "|"), *images), template=JINJA)
+    assert shown(prompt).strip() == f"user: {text}"
+    assert order(prompt) == list(images)
 
 
 def test_numbers_run_through_all_messages() -> None:

@@ -116,10 +116,17 @@ def in_order(text: str, images: int) -> list[str | int]:
 
 
 def with_places(parts: Sequence[str | None], separator: str) -> str:
-    """The text of a message that comes in parts; None is an image. Those in front of all text need no place."""
+    """The text of a message that comes in parts; None is an image. Those in front of all text need no place.
+
+    Where a text in front of an image looks like a place itself, all images come first: the text stays text.
+    """
+    images = parts.count(None)
+    alike = next((at for at, part in enumerate(parts) if part is not None and _PLACE in part), len(parts))
+    if None in parts[alike:]:
+        parts = [None] * images + [part for part in parts if part is not None]
     front = next((at for at, part in enumerate(parts) if part is not None), len(parts))
     texts = [_PLACE if part is None else part for part in parts[front:]]
-    if None in parts[front:]:
+    if front < images or alike < len(parts):
         texts = [_PLACE] * front + texts
     return separator.join(filter(None, texts))
 

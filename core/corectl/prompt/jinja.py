@@ -102,16 +102,17 @@ def _manners(text: str, system: bool, late: bool, calls: bool) -> Manners:
         told_late = (found, msgspec.structs.replace(found, late_in_user=True))
         found = _fitting(text, _TOLD_LATE, told_late) or found
     if calls:
-        switches = itertools.product((False, True), repeat=4)
+        switches = itertools.product((False, True), repeat=5)
         called = (
             msgspec.structs.replace(
                 found,
+                calls_alone=alone,
                 one_call=one,
                 parts=found.parts or parts,
                 short_ids=short,
                 text_arguments=text_arguments,
             )
-            for one, parts, short, text_arguments in switches
+            for alone, one, parts, short, text_arguments in switches
         )
         found = _fitting(text, _CALLED, called) or found
         explained = (found, msgspec.structs.replace(found, one_text=True))

@@ -13,6 +13,7 @@ import msgspec
 from corectl.messages import Message, Think
 from corectl.prompt.turns import (
     called_function,
+    calls_alone,
     content_in_thought,
     late_system_in_user,
     one_call_a_turn,
@@ -33,10 +34,10 @@ _SHORT_ID = 9
 class Manners(msgspec.Struct, frozen=True, kw_only=True):
     """In which form a template wants what may be written in several.
 
-    `parts`: content as a list of parts, not as text. `system_in_user`: no system turns. `late_in_user`: none
-    but in front. `one_call`: no more than one
-    call in a turn. `short_ids`: identifiers of calls of nine letters or digits. `text_arguments`: arguments of calls
-    as JSON text, not as objects. `one_text`: no turn with calls that has both a thought and content.
+    `parts`: content as a list of parts, not as text. `system_in_user`: no system turns. `late_in_user`: none but in
+    front. `one_call`: no more than one call in a turn. `short_ids`: identifiers of calls of nine letters or digits.
+    `text_arguments`: arguments of calls as JSON text, not as objects. `calls_alone`: no content in turns with calls, not
+    even an empty one. `one_text`: no turn with calls that has both a thought and content.
     """
 
     parts: bool = False
@@ -45,6 +46,7 @@ class Manners(msgspec.Struct, frozen=True, kw_only=True):
     one_call: bool = False
     short_ids: bool = False
     text_arguments: bool = False
+    calls_alone: bool = False
     one_text: bool = False
 
 
@@ -54,6 +56,8 @@ def message_values(messages: Sequence[Message], manners: Manners) -> list[dict[s
         messages = with_call_ids(messages)
         if manners.one_text:
             messages = [content_in_thought(message) for message in messages]
+        if manners.calls_alone:
+            messages = [turn for message in messages for turn in calls_alone(message)]
         if manners.one_call:
             messages = one_call_a_turn(messages)
     if manners.late_in_user:
@@ -64,7 +68,9 @@ def message_values(messages: Sequence[Message], manners: Manners) -> list[dict[s
 
 
 def _message(message: Message, manners: Manners) -> dict[str, Any]:
-    content = [{"type": "text", "text": message.content}] if manners.parts else message.content
+    content: Any = [{"type": "text", "text": message.content}] if manners.parts else message.content
+    if manners.calls_alone and message.tool_calls:
+        content = None
     value: dict[str, Any] = {"role": message.role, "content": content}
     if message.thinking:
         value.update(dict.fromkeys(_THOUGHTS, message.thinking))

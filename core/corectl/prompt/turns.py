@@ -131,6 +131,14 @@ def content_in_thought(message: Message) -> Message:
     return msgspec.structs.replace(message, thinking=thinking, content="")
 
 
+def calls_alone(message: Message) -> list[Message]:
+    """A turn with calls and content as two, so that the calls have neither content nor images with them."""
+    if not (message.tool_calls and message.content):
+        return [message]
+    said = msgspec.structs.replace(message, tool_calls=())
+    return [said, Message(role=message.role, tool_calls=message.tool_calls)]
+
+
 def one_call_a_turn(messages: Sequence[Message]) -> list[Message]:
     """Each of several calls in one turn as a turn of its own, followed by its result. Calls have identifiers."""
     made: list[Message] = []
