@@ -61,6 +61,7 @@ def test_a_name_that_is_none_is_refused(folder: Path, corectl: Corectl, name: st
     [
         ("ollama", "a plugin 'ollama' is installed already"),
         ("dialects", "a plugin 'dialects' is installed already"),
+        ("mistral", "plugin 'dialects' has 'mistral' among its dialects; take another name"),
     ],
 )
 def test_a_name_that_is_taken_is_refused(folder: Path, corectl: Corectl, name: str, why: str) -> None:

@@ -119,6 +119,10 @@ class PluginHost:
         """The name of the plugin that provides `name` through the hook `provider`."""
         return self._owners[provider, name].name
 
+    def owners(self, name: str) -> dict[str, PluginInfo]:
+        """The plugins that provide something of this name, by the hook that they do it through."""
+        return {hook: info for (hook, offered), info in self._owners.items() if offered == name}
+
     def plugins_with(self, provider: str) -> set[str]:
         """The names of all plugins that provide something through the hook `provider`."""
         return {info.name for (hook, _), info in self._owners.items() if hook == provider}

@@ -59,13 +59,22 @@ def new(args: tuple[str, ...], kind: str) -> None:
 
 
 def _refuse_taken(name: str) -> None:
-    """Two plugins of one name cannot be used together, and neither can two packages."""
+    """Two plugins, two packages, or two things that plugins offer, cannot be used together if they have one name."""
     import importlib.util
     from importlib.metadata import entry_points
 
+    from corectl.config import Settings
+    from corectl.plugins import PluginHost
+    from corectl.plugins.forks import forks_refused
     from corectl.scaffold.project import package_name
 
     if name in entry_points(group="corectl").names:
         raise CliError(f"a plugin {name!r} is installed already; take another name")
     if importlib.util.find_spec(package_name(name)) is not None:
         raise CliError(f"a package {package_name(name)} is installed already; take another name")
+    with forks_refused():
+        owners = PluginHost.load(Settings()).owners(name)
+    if owners:
+        hook, owner = next(iter(owners.items()))
+        kind = hook.removeprefix("corectl_").replace("_", " ")
+        raise CliError(f"plugin {owner.name!r} has {name!r} among its {kind}; take another name")
