@@ -17,7 +17,7 @@ from corectl.model.details import Details, details_of, gguf_parts, model_info, t
 from corectl.model.formats import TensorSummary
 from corectl.model.manifest import MediaType
 from corectl.model.modelfile import parameters_text, show_modelfile, template_text
-from corectl.model.name import ModelName, own_name, parse_reference
+from corectl.model.name import ModelName, own_name, parse_reference, split_source
 from corectl.model.record import ModelRecord
 from corectl.scheduler.state import LoadedModel
 from corectl.server.inference import not_found
@@ -248,8 +248,11 @@ async def copy(services: Services, body: CopyRequest) -> Response[bytes]:
 
 async def delete(services: Services, body: DeleteRequest) -> Response[bytes]:
     asked = require_name(body.model or body.name)
-    # One with that very tag comes first.
-    names = [_checked(asked, f'name "{asked}" is invalid', parse) for parse in (ModelName.parse, own_name)]
+    names = [_checked(asked, f'name "{asked}" is invalid')]
+    base, source = split_source(asked)
+    if source == "local":
+        # One with that very tag comes first.
+        names.append(ModelName.parse(base))
     try:
         # Not looked up before: a model with a damaged manifest can be removed, too.
         await asyncio.to_thread(_delete_first, services.catalog, names)
@@ -266,6 +269,7 @@ def _delete_first(catalog: Catalog, names: Sequence[ModelName]) -> None:
 
 
 def _checked(text: str, message: str, parse: Callable[[str], ModelName] = ModelName.parse) -> ModelName:
+    split_source(text)
     try:
         return parse(text)
     except BadRequest as exc:

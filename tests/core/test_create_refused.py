@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from corectl.errors import BadRequest, NotFound
+from corectl.errors import BadRequest, Forbidden, NotFound
 from corectl.model.manifest import Layer, MediaType, ModelConfig
 from corectl.model.name import ModelName
 from corectl.progress import Progress
@@ -87,6 +87,12 @@ def test_mistakes_are_named_and_change_nothing(bench: Bench, fields: dict[str, A
     assert caught.value.message.startswith(error)
     assert bench.blobs() == before
     assert [record.name.short for record in bench.catalog.list()] == ["base:latest"]
+
+
+def test_a_name_in_the_cloud_is_no_name_for_a_model_here(bench: Bench) -> None:
+    with pytest.raises(Forbidden, match="'x:my-cloud' names a model in Ollama's cloud"):
+        bench.create("x:my-cloud", files={"m.gguf": bench.upload()})
+    assert bench.catalog.list() == []
 
 
 def test_damaged_weights_are_refused_after_the_first_status(bench: Bench) -> None:

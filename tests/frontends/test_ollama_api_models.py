@@ -176,6 +176,16 @@ def test_a_packaged_model_cannot_be_deleted(shop: Server) -> None:
         ({"source": "a b", "destination": "x"}, 400, 'source "a b" is invalid'),
         ({"source": MODEL, "destination": "a b"}, 400, 'destination "a b" is invalid'),
         ({"source": "nope", "destination": "x"}, 404, 'model "nope" not found'),
+        (
+            {"source": MODEL, "destination": "m:cloud:local"},
+            400,
+            'use either :local or :cloud, not both: "m:cloud:local"',
+        ),
+        (
+            {"source": MODEL, "destination": "m:my-cloud"},
+            403,
+            "'m:my-cloud' names a model in Ollama's cloud, not one that is here; use another tag",
+        ),
     ],
 )
 def test_copies_that_fail(shop: Server, body: dict[str, str], status: int, error: str) -> None:
@@ -192,6 +202,8 @@ def test_copies_that_fail(shop: Server, body: dict[str, str], status: int, error
         ("../tinybert", 400, 'name "../tinybert" is invalid'),
         ("nope", 404, "model 'nope' not found"),
         ("tinybert:v2", 404, "model 'tinybert:v2' not found"),
+        ("tinybert:latest-cloud", 404, "model 'tinybert:latest-cloud' not found"),
+        ("m:local:cloud", 400, 'use either :local or :cloud, not both: "m:local:cloud"'),
     ],
 )
 def test_deletions_that_fail(shop: Server, name: str, status: int, error: str) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from corectl.errors import BadRequest
+from corectl.errors import BadRequest, Forbidden
 
 DEFAULT_HOST = "registry.ollama.ai"
 DEFAULT_NAMESPACE = "library"
@@ -108,16 +108,29 @@ def split_scheme(text: str) -> tuple[str, str]:
 
 def parse_reference(text: str) -> Reference:
     """The name and side that `text` asks for (`:cloud`, `-cloud` on a tag, `:local`). Raises `BadRequest`."""
-    base, source = _split_source(text)
-    if source and {source, _split_source(base)[1]} == {"local", "cloud"}:
-        raise BadRequest(f'use either :local or :cloud, not both: "{text[:_LONGEST]}"')
+    base, source = split_source(text)
     return Reference(ModelName.parse(base), source, base)
 
 
 def own_name(text: str) -> ModelName:
-    """The name of a model that is to be made here: `:local` only says where. Raises `BadRequest`."""
+    """The name of a model that is to be made here: `:local` only says where. Raises `BadRequest`.
+
+    Raises `Forbidden` for one that every request would look for in a cloud.
+    """
     reference = parse_reference(text)
-    return reference.name if reference.source == "local" else ModelName.parse(text)
+    if reference.source == "cloud":
+        raise Forbidden(
+            f"{text[:_LONGEST]!r} names a model in Ollama's cloud, not one that is here; use another tag"
+        )
+    return reference.name
+
+
+def split_source(text: str) -> tuple[str, Source]:
+    """A text without the suffix that names a side, and the side. Raises `BadRequest` for one that names both."""
+    base, source = _split_source(text)
+    if source and {source, _split_source(base)[1]} == {"local", "cloud"}:
+        raise BadRequest(f'use either :local or :cloud, not both: "{text[:_LONGEST]}"')
+    return base, source
 
 
 def _split_source(text: str) -> tuple[str, Source]:
