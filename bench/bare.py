@@ -18,6 +18,7 @@ from typing import Any
 import llama_cpp
 
 from corectl.runner.environment import runner_environment
+from corectl_llamacpp.params import weight_params
 
 BATCH = 512
 MAX_STREAMS = 16
@@ -50,7 +51,7 @@ class BareLoop:
 class _Loop:
     def __init__(self, weights: str, cells: int, threads: int) -> None:
         llama_cpp.llama_log_set(_SILENT, None)
-        model = llama_cpp.llama_model_load_from_file(weights.encode(), llama_cpp.llama_model_default_params())
+        model = llama_cpp.llama_model_load_from_file(weights.encode(), weight_params())
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = cells, BATCH, BATCH, MAX_STREAMS
         params.n_threads = params.n_threads_batch = threads

@@ -24,6 +24,7 @@ import numpy as np
 
 from bench.served import BenchServer
 from corectl.runner.environment import runner_environment
+from corectl_llamacpp.params import weight_params
 
 TEXTS = 64
 REQUESTS = 5
@@ -105,7 +106,7 @@ class _Bare:
 
     def __init__(self, weights: str, threads: int) -> None:
         llama_cpp.llama_log_set(_SILENT, None)
-        model = llama_cpp.llama_model_load_from_file(weights.encode(), llama_cpp.llama_model_default_params())
+        model = llama_cpp.llama_model_load_from_file(weights.encode(), weight_params())
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = params.n_batch = params.n_ubatch = CONTEXT
         params.n_seq_max, params.kv_unified = TEXTS, True

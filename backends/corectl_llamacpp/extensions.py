@@ -19,14 +19,22 @@ _FEATURES = {
     "avx512vbmi": "AVX512_VBMI",
     "avx512_vnni": "AVX512_VNNI",
     "avx512_bf16": "AVX512_BF16",
-    "amx_int8": "AMX_INT8",
     "neon": "NEON",
     "fp16": "FP16_VA",
     "dotprod": "DOTPROD",
     "i8mm": "MATMUL_INT8",
     "sve": "SVE",
 }
-"""Extensions of processors that matter to ggml, and its names for them."""
+"""Extensions of processors that matter to ggml, and its names for them. AMX is left out: see `computes_with_amx`."""
+
+
+def computes_with_amx(processor: Processor, features: Set[str]) -> bool:
+    """Whether ggml's matrices would be multiplied with AMX.
+
+    They must not be. Compilers leave out a part of the tiles' configuration that ggml puts on the stack, and the first
+    tile ends the process (SIGILL): https://github.com/ggml-org/llama.cpp/pull/26954.
+    """
+    return "amx_int8" in processor.extensions and "AMX_INT8" in features
 
 
 def lacking(processor: Processor, features: Set[str]) -> tuple[str, ...]:

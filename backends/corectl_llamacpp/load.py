@@ -151,6 +151,8 @@ def _load_model(
 ) -> Any:
     """The weights, of one file or of all parts in their order."""
     params = model_params(placement, list(devices.values()))
+    if not params.use_extra_bufts:
+        log.info("AMX is left alone: as this library uses it, it would end the process")
 
     def report(fraction: float, data: Any) -> bool:
         progress(fraction)

@@ -8,9 +8,12 @@ from typing import Any
 
 import llama_cpp
 
+from corectl.hardware.processor import processor
 from corectl.model.ggml import TENSOR_TYPES
 from corectl.runner.engine import CacheShape, Placement
+from corectl_llamacpp import ggml
 from corectl_llamacpp.devices import GgmlDevice
+from corectl_llamacpp.extensions import computes_with_amx
 from corectl_llamacpp.memory import batch_tokens, step_tokens
 
 _CACHE_TYPES = {name.lower(): number for number, (name, _, _) in TENSOR_TYPES.items()}
@@ -30,12 +33,21 @@ def shape_of(placement: Placement) -> CacheShape:
     )
 
 
+def weight_params() -> Any:
+    """How weights are loaded by default. Where ggml would compute with AMX, they keep the layout that they have."""
+    params = llama_cpp.llama_model_default_params()
+    if computes_with_amx(processor(), ggml.features()):
+        # AMX has a layout of its own, and there is no switch for it alone.
+        params.use_extra_bufts = False
+    return params
+
+
 def model_params(placement: Placement, devices: Sequence[GgmlDevice]) -> Any:
     """How the weights are loaded: the last layers on `devices`, each with as many as the placement says.
 
     The result holds on to what llama.cpp only gets pointers to.
     """
-    params = llama_cpp.llama_model_default_params()
+    params = weight_params()
     params.n_gpu_layers = sum(placement.layers)
     split = (ctypes.c_float * llama_cpp.llama_max_devices())(*placement.layers)
     # Named, because by itself llama.cpp takes all that it sees; the list ends with a null.

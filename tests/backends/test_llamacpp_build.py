@@ -23,10 +23,10 @@ from corectl.hardware.processor import Processor, processor
 from corectl.runner import protocol
 from corectl.runner.engine import DetailedBackend, EngineInfo, ModelSpec
 from corectl.runner.supervisor import Runner
-from corectl_llamacpp import ggml, load, numa, seen
+from corectl_llamacpp import ggml, load, numa, params, seen
 from corectl_llamacpp.backend import LlamaCppBackend
 from corectl_llamacpp.build import Build, build_of, installed
-from corectl_llamacpp.extensions import lacking, notices_of
+from corectl_llamacpp.extensions import computes_with_amx, lacking, notices_of
 from tests.backends.conftest import EMBEDDER, placement
 
 BACKEND = LlamaCppBackend()
@@ -143,8 +143,8 @@ ARM = Processor("Arm", "arm64", ("neon", "fp16", "dotprod", "i8mm"))
     ("there", "features", "missing"),
     [
         (X86, {"AVX", "F16C", "FMA", "AVX2", "BMI2", "AVX512", "AMX_INT8", "REPACK"}, ()),
-        (X86, {"AVX", "F16C", "FMA", "AVX2", "BMI2", "REPACK"}, ("avx512f", "amx_int8")),
-        (X86, {"SSE3", "REPACK"}, ("avx", "f16c", "fma", "avx2", "bmi2", "avx512f", "amx_int8")),
+        (X86, {"AVX", "F16C", "FMA", "AVX2", "BMI2", "REPACK"}, ("avx512f",)),
+        (X86, {"SSE3", "REPACK"}, ("avx", "f16c", "fma", "avx2", "bmi2", "avx512f")),
         (ARM, {"NEON", "ARM_FMA", "FP16_VA", "MATMUL_INT8", "DOTPROD"}, ()),
         (ARM, {"NEON", "ARM_FMA"}, ("fp16", "dotprod", "i8mm")),
         (Processor("Old", "x86_64", ("sse3", "avx")), {"AVX", "AVX2", "FMA"}, ()),
@@ -160,6 +160,17 @@ def test_what_a_build_does_not_use(there: Processor, features: set[str], missing
         assert notice.code == "slow_build"
         assert f"this processor has {', '.join(missing)}, which" in notice.message
         assert notice.message.endswith(HERE.command)
+
+
+def test_amx_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows it is that the tests of this backend run at all on a processor that has it."""
+    with_amx = frozenset({"AVX512", "AMX_INT8"})
+    assert computes_with_amx(X86, with_amx)
+    assert not computes_with_amx(X86, {"AVX512"}) and not computes_with_amx(ARM, with_amx)
+    for features, extra in ((frozenset({"AVX512"}), True), (with_amx, False)):
+        monkeypatch.setattr(params, "processor", lambda: X86)
+        monkeypatch.setattr(ggml, "features", lambda features=features: features)
+        assert params.weight_params().use_extra_bufts is extra
 
 
 def test_what_this_build_uses_is_what_ggml_says() -> None:
@@ -200,10 +211,10 @@ def test_a_load_says_that_the_build_could_be_better(monkeypatch: pytest.MonkeyPa
     assert [notice.code for notice in loaded().notices] == (
         ["slow_build"] if lacking(here, ggml.features()) else []
     )
-    monkeypatch.setattr(load, "processor", lambda: Processor(here.name, here.family, ("avx", "amx_int8")))
+    monkeypatch.setattr(load, "processor", lambda: Processor(here.name, here.family, ("avx", "avx2")))
     monkeypatch.setattr(ggml, "features", lambda: frozenset({"AVX"}))
     (notice,) = loaded().notices
-    assert notice.code == "slow_build" and "this processor has amx_int8, which" in notice.message
+    assert notice.code == "slow_build" and "this processor has avx2, which" in notice.message
     build = installed()
     assert build is not None and notice.message.endswith(build.command)
 
@@ -272,7 +283,7 @@ def test_facts_of_a_build_that_could_be_better(monkeypatch: pytest.MonkeyPatch) 
     assert facts == {
         "built to use": "AVX FMA",
         "built for processors": "haswell sandybridge",
-        "not built for": "f16c avx2 bmi2 avx512f amx_int8",
+        "not built for": "f16c avx2 bmi2 avx512f",
         "remedy": f"for more speed: {HERE.command}",
     }
 

@@ -22,6 +22,7 @@ from corectl.runner.vision import IMAGE, ImageSpan, Picture
 from corectl_llamacpp import vision
 from corectl_llamacpp.backend import LlamaCppBackend
 from corectl_llamacpp.engine import LlamaEngine
+from corectl_llamacpp.params import weight_params
 from corectl_llamacpp.vision import LlamaVision
 from tests import tiny_qwen
 from tests.backends.conftest import batch_loop, placement, smollm2
@@ -205,9 +206,7 @@ def test_only_so_many_embeddings_are_kept(seer: Seer, monkeypatch: pytest.Monkey
 
 def reference(seer: Seer, before: str, image: Image.Image, after: str) -> Array:
     """Log-probabilities after a prompt, computed by llama.cpp's own helper, in one context for itself."""
-    model = llama_cpp.llama_model_load_from_file(
-        str(seer.weights).encode(), llama_cpp.llama_model_default_params()
-    )
+    model = llama_cpp.llama_model_load_from_file(str(seer.weights).encode(), weight_params())
     params = mtmd.mtmd_context_params_default()
     params.n_threads, params.use_gpu = 1, False
     context = mtmd.mtmd_init_from_file(str(seer.file).encode(), model, params)

@@ -36,8 +36,8 @@ class Manners(msgspec.Struct, frozen=True, kw_only=True):
 
     `parts`: content as a list of parts, not as text. `system_in_user`: no system turns. `late_in_user`: none but in
     front. `one_call`: no more than one call in a turn. `short_ids`: identifiers of calls of nine letters or digits.
-    `text_arguments`: arguments of calls as JSON text, not as objects. `calls_alone`: no content in turns with calls, not
-    even an empty one. `one_text`: no turn with calls that has both a thought and content.
+    `text_arguments`: arguments of calls as JSON text, not as objects. `calls_alone`: no content in turns with calls,
+    not even an empty one. `one_text`: no turn with calls that has both a thought and content.
     """
 
     parts: bool = False
