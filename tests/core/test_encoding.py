@@ -57,11 +57,16 @@ def test_jobs_share_a_call() -> None:
     assert [len(call) for call in engine.embedded] == [4, 1]
 
 
+def test_a_job_of_many_texts_does_not_hold_up_the_others() -> None:
+    found, _ = queue(job(1, *[3] * 40), job(2, 4), job(3, *[5] * 6), max_sequences=4)
+    assert [reply.id for reply in drain(found)] == [2, 3, 1]
+
+
 def test_a_job_whose_answer_would_be_too_large_ends_after_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     width = FakeEngine(engine_info()).embed([Passage([7])])[0].size
     monkeypatch.setattr(encoding, "MAX_VALUES", 3 * width)
     found, engine = queue(job(1, 2, 2, 2), job(2, 2, 2, 2, 2), job(3, 5), max_sequences=1)
-    right, refused, last = drain(found)
+    right, refused, last = sorted(drain(found), key=lambda reply: reply.id)
     assert answered(right) == (1, [2, 2, 2]) and answered(last) == (3, [5])
     assert isinstance(refused, protocol.Failed) and refused.code == BadRequest.code
     assert refused.message.startswith(f"4 texts give {4 * width} values")

@@ -36,8 +36,8 @@ class TimedEngine(SharingEngine):
         self.machine = machine
 
     def step(self, work: Sequence[Work]) -> list[Sampled]:
-        sizes = [len(item.tokens) for item in work]
-        self.machine.compute(sizes.count(1), sum(size for size in sizes if size > 1))
+        generating = sum(item.sample and len(item.tokens) == 1 for item in work)
+        self.machine.compute(generating, sum(len(item.tokens) for item in work) - generating)
         return super().step(work)
 
 
@@ -149,6 +149,45 @@ def test_while_a_prompt_is_read_no_step_takes_much_longer_than_others() -> None:
     typical = sorted(beside)[len(beside) // 2]
     assert max(beside) < 1.5 * typical < 1.5 * MUCH_LONGER * alone
     assert sum(beside) < 3 * 4000 * machine.token + len(beside) * machine.base
+
+
+def crowd(machine: Machine, *prompts: int) -> BatchLoop:
+    """One sequence that generates, and then so many prompts at once."""
+    sizes = {"num_ctx": 8192, "cells": 65536, "num_batch": 512, "max_sequences": 16}
+    loop = BatchLoop(TimedEngine(machine, **sizes), clock=lambda: machine.now)
+    loop.add(Job(id=1, tokens=[2, 3, 1], sampling=SamplingOptions(num_predict=20_000)))
+    gaps(loop, machine, 1)
+    for id, length in enumerate(prompts, 2):
+        loop.add(Job(id=id, tokens=[id] * length, sampling=SamplingOptions(num_predict=1)))
+    return loop
+
+
+def test_many_prompts_teach_the_pace_as_few_do() -> None:
+    """Each has one token of a step at first, and is not one that generates for that."""
+    machine = Machine(base=0.01, each=0.0)
+    loop = crowd(machine, *[1000] * 15)
+    began = machine.now
+    gaps(loop, machine, 1)
+    while loop.state.running > 1:
+        gaps(loop, machine, 1)
+    # With the first guess, 16 tokens, in each step it would be 13.
+    assert machine.now - began < 5
+
+
+def test_a_long_prompt_gets_its_turn_among_short_ones() -> None:
+    """Where a step has fewer tokens than there are prompts."""
+    machine = Machine(base=0.05, each=0.0, token=0.05)
+    loop = crowd(machine, 500, *[100] * 14)
+    steps, id = 0, 100
+    gaps(loop, machine, 1)
+    long = next(seq for seq in loop._running.values() if seq.id == 2)
+    while long.computed < 300:
+        gaps(loop, machine, 1)
+        steps += 1
+        for _ in range(16 - loop.state.running - loop.state.waiting):
+            id += 1
+            loop.add(Job(id=id, tokens=[id] * 100, sampling=SamplingOptions(num_predict=1)))
+        assert steps < 300 * 15 / LEAST * 1.5
 
 
 def gaps(loop: BatchLoop, machine: Machine, steps: int) -> list[float]:

@@ -55,6 +55,17 @@ def test_prompts_are_read_in_small_parts_while_others_generate() -> None:
     assert counts(plan) == {1: 1, 2: CHUNK // 2, 3: CHUNK // 2}
 
 
+def test_prompts_take_turns_where_there_are_more_than_tokens() -> None:
+    running = [seq(1, 10, 1), *(seq(id, 0, 50 * id) for id in range(2, 8))]
+    given = [0] * 8
+    for turn in range(3):
+        plan = plan_step(running, free_cells=4096, num_batch=512, chunk=lambda generating: 4, turn=turn)
+        assert plan.generating == 1 and plan.tokens == 5 and plan.reads
+        for work in plan.work:
+            given[work.id] += len(work.tokens)
+    assert given[1:] == [3, 2, 2, 2, 2, 2, 2]
+
+
 def test_the_chunk_depends_on_how_many_generate() -> None:
     asked: list[int] = []
 

@@ -126,6 +126,17 @@ def test_no_room_tries_again_alone_if_the_others_have_gone_meanwhile() -> None:
     assert scheduler.no_room("b", 2.0) == [Start("b", 2)]
 
 
+def test_no_room_beside_one_that_has_gone_meanwhile_evicts_nobody() -> None:
+    scheduler = core(max_loaded=5)
+    ready(scheduler, 1, "a")
+    ready(scheduler, 2, "b")
+    assert scheduler.expire("a") == [Stop("a", "stopped")]
+    assert scheduler.arrive(request(3, "c")) == [Start("c", 3)]
+    assert scheduler.gone("a", 1.0) == []
+    assert scheduler.no_room("c", 2.0, stale=True) == [Start("c", 3)]
+    assert scheduler.no_room("c", 3.0) == [Stop("b", "evicted")]
+
+
 class Unreliable(Policy):
     """Raises, or chooses what is not there."""
 

@@ -33,7 +33,7 @@ from tests.core.stories import Loader, collect, completion, events_of, play, sta
         ),
         (
             {"load": "alarm"},
-            "killed by SIGALRM: a prompt took more than 30 seconds to be rendered and tokenised",
+            "killed by SIGALRM: a prompt took more than 90 seconds to be rendered and tokenised",
         ),
         ({"load": "realtime"}, "process has terminated: killed by signal"),
         ({"backend": "other"}, "backend 'other' cannot be used: it is not installed"),

@@ -61,7 +61,7 @@ class EncodeJob(msgspec.Struct, kw_only=True):
 
 
 class EncodeQueue:
-    """Jobs in order of arrival. Not safe for concurrent use: the engine's thread calls all methods."""
+    """Jobs take turns: one of many passages does not hold up the others. Only the engine's thread calls the methods."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -79,7 +79,7 @@ class EncodeQueue:
         self._jobs = deque(job for job in self._jobs if job.id != id)
 
     def step(self) -> list[protocol.Answer | protocol.Failed]:
-        """Makes one call of the engine for the oldest passages, of several jobs if they fit; what is done with that."""
+        """Makes one call of the engine for the next passages, of several jobs if they fit; what is done with that."""
         taken = self._take()
         passages = [passage for _, part in taken for passage in part]
         if passages:
@@ -91,10 +91,10 @@ class EncodeQueue:
                 return [_failed(job, exc) for job, _ in taken]
             for job, part in taken:
                 job.rows += [next(rows) for _ in part]
-        done = [job for job, _ in taken if job.done]
-        for job in done:
+        for job, _ in taken:
             self._jobs.remove(job)
-        return [_answered(job) for job in done]
+        self._jobs += [job for job, _ in taken if not job.done]
+        return [_answered(job) for job, _ in taken if job.done]
 
     def _take(self) -> list[tuple[EncodeJob, list[Passage]]]:
         """The passages of the next call, by job. A job that has none left is taken along."""

@@ -19,8 +19,11 @@ from corectl.runner.emitter import Sender
 
 log = logging.getLogger(__name__)
 
-PREPARE_SECONDS = 30
+PREPARE_SECONDS = 90
 """How long a prompt may take to be rendered and tokenised before the process ends itself.
+
+The longest that a context of 262,144 tokens could be cut from takes 17 seconds, and some times as long on a machine
+whose cores are all computing.
 
 Templates have budgets of their own, far below it. This is for a hostile one that finds a way around them, inside a
 single call of C code that no Python thread could interrupt: the kernel's timer sends `ALARM`.

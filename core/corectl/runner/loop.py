@@ -60,6 +60,7 @@ class BatchLoop:
         self._full = False
         # Salts and prompts.
         self._recent: deque[tuple[str, list[int]]] = deque(maxlen=RECENT)
+        self._turn = 0
         self._prompt_tokens = self._cached_tokens = 0
         self._preempted = self._restored = self._shifts = 0
         self.threads = engine.info.num_thread
@@ -133,10 +134,11 @@ class BatchLoop:
         called before states are saved or restored, too.
         """
         refused = self._admit(before_compute)
-        if self._pool.crowded:
+        # While prompts are read, newcomers wait for their first word.
+        large = all(seq.pending == 1 for seq in self._running.values())
+        if self._pool.crowded(large=large):
             before_compute(True)
-            # While prompts are read, newcomers wait for their first word.
-            self._pool.trim(large=all(seq.pending == 1 for seq in self._running.values()))
+            self._pool.trim(large=large)
         plan = self._plan(before_compute)
         if refused or not plan.work:
             # What cannot be computed now never can: nothing else holds cells that could become free.
@@ -171,9 +173,14 @@ class BatchLoop:
 
     def _plan(self, before_preempting: Callable[[bool], None]) -> Plan:
         num_batch = self._engine.info.num_batch
+        self._turn += 1
         while True:
             plan = plan_step(
-                self._all(), free_cells=self._pool.free, num_batch=num_batch, chunk=self._pace.prompt_tokens
+                self._all(),
+                free_cells=self._pool.free,
+                num_batch=num_batch,
+                chunk=self._pace.prompt_tokens,
+                turn=self._turn,
             )
             if plan.preempt is None:
                 return plan
@@ -206,18 +213,17 @@ class BatchLoop:
 
     def _note(self, plan: Plan, seconds: float) -> None:
         """Takes note of what a step has computed, and of how long it took."""
-        generating, images = 0, False
+        images = False
         for item in plan.work:
             seq = self._running[item.id]
             count = len(item.tokens)
             seq.computed += count
             self._pool.extend(item.id, item.tokens)
-            generating += count == 1
             images = images or item.image is not None
             if seq.pauses and seq.computed in seq.pauses:
                 self._pool.snapshot(seq.id, seq.salt, seq.tokens[: seq.computed])
         if not images:
-            self._pace.took(seconds, generating=generating, prompt_tokens=plan.tokens - generating)
+            self._pace.took(seconds, generating=plan.generating, prompt_tokens=plan.tokens - plan.generating)
 
     def _take_all(self, plan: Plan, sampled: list[Sampled]) -> StepOutput:
         now = time.monotonic_ns()
@@ -386,10 +392,12 @@ class BatchLoop:
             self._add(seq, match)
         state, seq.state = seq.state, None
         if state is not None:
-            known = self._pool.restore(
-                seq.id, seq.salt, seq.tokens[: seq.computed], state, shifted=seq.shifted
-            )
-            self._pool.take_back(state)
+            try:
+                known = self._pool.restore(
+                    seq.id, seq.salt, seq.tokens[: seq.computed], state, shifted=seq.shifted
+                )
+            finally:
+                self._pool.take_back(state)
             if known:
                 self._restored += 1
                 return

@@ -58,24 +58,34 @@ class Progress(msgspec.Struct):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """The work of a step, `tokens` in all, and the sequence that must give up its cells first, if the pool is full."""
+    """The work of a step, `tokens` in all, and the sequence that must give up its cells first, if the pool is full.
+
+    The first `generating` items are the next tokens of sequences that have read their prompts.
+    """
 
     work: tuple[Work, ...]
     tokens: int = 0
+    generating: int = 0
     preempt: int | None = None
 
     @property
     def reads(self) -> bool:
         """Whether it reads of a prompt, and so takes longer than one token of each sequence does."""
-        return self.tokens > len(self.work)
+        return self.tokens > self.generating
 
 
 def plan_step(
-    running: Sequence[Progress], *, free_cells: int, num_batch: int, chunk: Callable[[int], int]
+    running: Sequence[Progress],
+    *,
+    free_cells: int,
+    num_batch: int,
+    chunk: Callable[[int], int],
+    turn: int = 0,
 ) -> Plan:
     """Decides the next step. `running` is in order of arrival; each has at least one pending token.
 
     `chunk` says how many prompt tokens the step may have besides so many sequences that generate; at 0 prompts wait.
+    Where there are fewer than prompts, they take turns: `turn` counts the steps.
 
     When the free cells do not do for every sequence's next token, the youngest gives up its cells and is computed
     again later; the oldest never does, so that something always moves on. Without work and without one to preempt, the
@@ -85,26 +95,30 @@ def plan_step(
     if len(generating) > free_cells and len(running) > 1:
         return Plan(work=(), preempt=running[-1].id)
     work = [_work(seq, 1) for seq in generating[: min(num_batch, free_cells)]]
-    if len(work) == len(running):
-        return Plan(tuple(work), len(work))
+    count = len(work)
+    if count == len(running):
+        return Plan(tuple(work), count, count)
     prompts = [seq for seq in running if seq.pending > 1]
-    budget = min(num_batch - len(work), free_cells - len(work))
+    budget = min(num_batch - count, free_cells - count)
     if work:
-        budget = min(budget, chunk(len(work)))
+        budget = min(budget, chunk(count))
     elif len(running) > 1:
         budget = min(budget, PROMPTS_CHUNK)
     if work and not budget:
-        return Plan(tuple(work), len(work))
-    images = _image(prompts, free_cells - len(work))
-    budget = min(budget, free_cells - len(work) - sum(len(item.tokens) for item in images))
-    work += images + _share([seq for seq in prompts if seq.text], budget)
+        return Plan(tuple(work), count, count)
+    images = _image(prompts, free_cells - count)
+    budget = min(budget, free_cells - count - sum(len(item.tokens) for item in images))
+    work += images + _share([seq for seq in prompts if seq.text], budget, turn)
     if not work and len(running) > 1:
         return Plan(work=(), preempt=running[-1].id)
-    return Plan(tuple(work), sum(len(item.tokens) for item in work))
+    return Plan(tuple(work), sum(len(item.tokens) for item in work), count)
 
 
-def _share(prompts: Sequence[Progress], budget: int) -> list[Work]:
+def _share(prompts: Sequence[Progress], budget: int, turn: int) -> list[Work]:
     """Divides a step among prompts: equal parts, of which short ones leave to the others what they do not need."""
+    if budget < len(prompts):
+        first = turn * budget % len(prompts)
+        prompts = [*prompts[first:], *prompts[:first]][: max(0, budget)]
     work = []
     for index, seq in enumerate(sorted(prompts, key=lambda seq: seq.text)):
         count = min(seq.text, -(-budget // (len(prompts) - index)))

@@ -65,8 +65,8 @@ class CellPool:
         self._evicted: deque[_Kept] = deque(maxlen=16)
         # Sequences that are known and not kept.
         self._live = 0
-        # Nothing that is kept can go for the sake of speed, until something else has ended.
-        self._trimmed = False
+        # What of what is kept was looked at for the sake of speed since something has ended: 1 for what goes quickly.
+        self._trimmed = 0
         # Kept sequences that were saved ahead of time since one has ended last.
         self._tidied: set[int] = set()
         self.evicted_tokens = 0
@@ -191,11 +191,10 @@ class CellPool:
             self._tree.extend(id, tokens)
         return True
 
-    @property
-    def crowded(self) -> bool:
-        """Whether kept sequences slow down those that run, and some can go."""
+    def crowded(self, *, large: bool) -> bool:
+        """Whether kept sequences slow down those that run, and some can go; also such as have a `large` state."""
         most = self._engine.info.idle_cells
-        return not self._trimmed and most > 0 and self.idle > most
+        return self._trimmed < (2 if large else 1) and most > 0 and self.idle > most
 
     def trim(self, *, large: bool) -> None:
         """Takes kept sequences out of the pool while they slow down the steps of those that run.
@@ -204,7 +203,7 @@ class CellPool:
         would be lost, or for which another state would be, stays: it costs time, but less than to compute it again.
         Where many have stayed, the states that were of use longest ago are lost.
         """
-        if not self.crowded:
+        if not self.crowded(large=large):
             return
         most = self._engine.info.idle_cells
         spare = large
@@ -216,14 +215,14 @@ class CellPool:
                 self._evict(id)
             if self.idle <= most:
                 return
-        self._trimmed = large and spare
+        self._trimmed = 2 if large and spare else 1
 
     def tidy(self, *, quick: bool) -> bool:
         """Saves one kept sequence ahead of time, for when it would slow down others; whether there was one.
 
         If it is to be `quick`, only a state of up to `QUICK_STATE` bytes.
         """
-        if not self.crowded:
+        if not self.crowded(large=True):
             return False
         unsaved = [(id, kept) for id, kept in self._kept.items() if not self._is_saved(id, kept)]
         instead = sum(self._tree.own(id) for id, _ in unsaved) > DEAR * self._engine.info.idle_cells
@@ -269,7 +268,7 @@ class CellPool:
             return
         self._memory.keep(id)
         self._live -= 1
-        self._trimmed = False
+        self._trimmed = 0
         self._tidied.clear()
         self._tree.rest(id)
         for other in self._tree.within(id) & self._kept.keys():
@@ -280,7 +279,7 @@ class CellPool:
         """Forgets a sequence and frees what it alone holds."""
         self._engine.remove(id)
         self._live -= 1
-        self._trimmed = False
+        self._trimmed = 0
         self._tidied.clear()
         if self._tree.holds(id):
             self._tree.release(id)

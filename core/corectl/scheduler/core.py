@@ -109,12 +109,17 @@ class SchedulerCore:
             del self._waiting[request.id]
         return [Reject(request.id, error) for request in failed] + self._pump(now)
 
-    def no_room(self, model: str, now: float, *, alone: bool = False) -> list[Action]:
-        """A load does not fit beside what is in memory: something must go first, or everything if it is `alone`."""
+    def no_room(self, model: str, now: float, *, alone: bool = False, stale: bool = False) -> list[Action]:
+        """A load does not fit beside what is in memory: something must go first, or everything if it is `alone`.
+
+        It is `stale` if something has gone since it was looked at: that may have been enough.
+        """
         entry = self.entries[model]
         if entry.phase == "stopping":
             return self.gone(model, now)
         del self.entries[model]
+        if stale:
+            return self._pump(now)
         self._crowded[model] = alone
         if not self.entries:
             # The others have gone in the meantime.

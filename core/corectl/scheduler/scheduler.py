@@ -348,7 +348,9 @@ class Scheduler:
             raise
         except NoRoom:
             del self._slots[key]
-            self._carry_out(self._core.no_room(key, loop.time()))
+            there = {id(other) for other in self._slots.values()}
+            stale = any(id(other) not in there for other in others)
+            self._carry_out(self._core.no_room(key, loop.time(), stale=stale))
             return
         except Exception as exc:
             if isinstance(exc, OutOfMemory) and others and not last_try:
