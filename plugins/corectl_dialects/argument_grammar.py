@@ -9,9 +9,13 @@ from typing import Any
 
 import msgspec
 
+from corectl.errors import BadRequest
 from corectl.messages import Tool
 from corectl.output.lark import json_rule, parameters
 from corectl_dialects.schemas import MAX_STEPS, allowed_types, members, resolve
+
+MAX_ALTERNATIVES = 20_000
+"""Parts that a schema is taken apart into."""
 
 MAX_FREE_ORDER = 63
 """Arguments of a tool with more properties than this come in the order of its schema."""
@@ -67,23 +71,31 @@ def json_value(schema: Any, root: Mapping[str, Any]) -> str:
 
 
 def alternatives(schema: Any, root: Mapping[str, Any]) -> list[Any]:
-    """Takes a schema apart, so that each part is of one type, or one constant (`{"const": ...}`), or unknown (`{}`)."""
-    return _alternatives(schema, root, [MAX_STEPS])
+    """Takes a schema apart, so that each part is of one type, or one constant (`{"const": ...}`), or unknown (`{}`).
+
+    Raises `BadRequest` if those are too many.
+    """
+    return _alternatives(schema, root, [MAX_STEPS, MAX_ALTERNATIVES])
 
 
-def _alternatives(schema: Any, root: Mapping[str, Any], steps: list[int]) -> list[Any]:
-    steps[0] -= 1
-    if not isinstance(schema, dict) or steps[0] < 0:
+def _alternatives(schema: Any, root: Mapping[str, Any], left: list[int]) -> list[Any]:
+    """`left` are the steps, and the constants, that there may be yet."""
+    left[0] -= 1
+    if not isinstance(schema, dict) or left[0] < 0:
         return [{}]
     if "const" in schema or "enum" in schema:
-        return [{"const": value} for value in ([schema["const"]] if "const" in schema else schema["enum"])]
+        values = [schema["const"]] if "const" in schema else schema["enum"]
+        left[1] -= len(values)
+        if left[1] < 0:
+            raise BadRequest("tools: the constants of a parameter's options are too many together")
+        return [{"const": value} for value in values]
     if "type" in schema:
         names = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
         return [{**schema, "type": name} for name in names]
     if "$ref" in schema:
-        return _alternatives(resolve(str(schema["$ref"]), root), root, steps)
+        return _alternatives(resolve(str(schema["$ref"]), root), root, left)
     if options := schema.get("anyOf") or schema.get("oneOf"):
-        return [part for option in options for part in _alternatives(option, root, steps)]
+        return [part for option in options for part in _alternatives(option, root, left)]
     return [{**schema, "type": name} for name in sorted(allowed_types(schema, root))] or [{}]
 
 

@@ -10,7 +10,7 @@ from corectl.messages import Template
 from corectl.output.calls import Calls, attempt
 from corectl.output.dialect import OutputReader, OutputRequest, OutputShape
 from corectl.output.lark import BLANK_RULES, call_rules, joined, literal
-from corectl.output.reading import Feed, FeedReader, Literals, Reading
+from corectl.output.reading import Feed, FeedReader, Literals, Reading, text_part
 
 _MARK = ">>>"
 _ALL = "all"
@@ -61,7 +61,12 @@ def _read(feed: Feed, request: OutputRequest) -> Reading[None]:
     calls = Calls(feed, request.tools)
     heads = [f"{name}\n" for name in (_ALL, *_names(request))]
     openers = Literals(*(_MARK + head for head in heads))
-    opener = "" if _first_mark(request) else (yield from feed.starts(Literals(*heads)))
+    opener = ""
+    if not _first_mark(request):
+        blanks = yield from feed.skip_blanks()
+        opener = yield from feed.starts(Literals(*heads))
+        if blanks and not opener:
+            yield text_part(blanks)
     while True:
         name = opener.removeprefix(_MARK).strip()
         if name and name != _ALL:

@@ -22,6 +22,7 @@ from corectl_dialects.argument_grammar import (
 
 NAME = re.compile(r"[^\s{}<>]*")
 KEY = re.compile(r"[^:{}\[\],<>]*")
+_WRITABLE = re.compile(r"(?![\s\"])[^:{}\[\],<>]+(?<![\s\"])")
 
 _FURTHER_KEY = r'[^\s:{}\[\],<>"]{1,64}'
 
@@ -34,7 +35,7 @@ _COMMA, _OPEN, _CLOSE = 'ws "," ws', '"{" ws', 'ws "}"'
 
 def gemma_grammar(call: Tags, quote: str, tools: Sequence[Tool], *, parallel: bool) -> str:
     """The rule `calls` and those that it needs; empty if no tool can be written this way."""
-    known = functions(tools, NAME, KEY)
+    known = functions(tools, NAME, _WRITABLE)
     if not known:
         return ""
     values = _Values(quote)

@@ -15,6 +15,7 @@ from corectl.output.dialect import Tags
 from corectl.output.lark import BLANK_RULES, joined, literal
 from corectl.output.reading import Feed, Literals, Reading, broken
 from corectl_dialects.argument_grammar import alternatives, argument_rules, functions, further_key, json_value
+from corectl_dialects.schemas import members
 from corectl_dialects.values import json_string, read_value
 
 _NAME = re.compile(r"[^\s()\[\]{},;='\"]+")
@@ -78,7 +79,7 @@ class PythonicSyntax(msgspec.Struct, frozen=True, kw_only=True):
         body = f'"[" {several} "]"' if self.listed else several
         ways = [joined(literal(self.block.open), "ws", body, "ws", literal(self.block.close))]
         if self.bare:
-            ways.append(body)
+            ways.append(joined(body, f"(ws {body})*" if parallel else ""))
         head = [f"calls: {' | '.join(ways)}", f"call: {' | '.join(calls)}"]
         return "\n".join([*head, *rules, _QUOTED_RULES, BLANK_RULES])
 
@@ -108,6 +109,7 @@ def _read_call(feed: Feed, calls: Calls) -> Reading[None]:
     name = yield from feed.while_in(_NAME_RUN)
     yield from feed.expect(_CALL_OPEN)
     yield calls.begin(name)
+    known = members(calls.parameters(name))
     keys: set[str] = set()
     while True:
         yield from feed.skip_blanks()
@@ -115,7 +117,7 @@ def _read_call(feed: Feed, calls: Calls) -> Reading[None]:
             break
         key = yield from feed.while_in(_NAME_RUN)
         yield from feed.expect(_EQUALS)
-        if key in keys:
+        if key in keys and not known.may_repeat(key):
             raise broken(f"the argument {key[:100]!r} comes twice")
         yield calls.piece(f"{', ' if keys else '{'}{json_string(key)}: ")
         keys.add(key)

@@ -5,14 +5,19 @@ Nobody has checked them: what is no schema says nothing.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-MAX_STEPS = 256
-"""A schema that takes more steps than this to say something does not say it."""
+MAX_STEPS, VALUES_A_STEP = 256, 200
+"""A schema that takes more steps than this to say something does not say it; so many constants are a step, too."""
+
+MAX_REFERENCE = 1000
+"""Characters of a `$ref`. Longer ones lead nowhere."""
+
+_TYPES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
 
 
 def json_type(value: str) -> str:
@@ -21,6 +26,10 @@ def json_type(value: str) -> str:
     if value[0] in names:
         return names[value[0]]
     return "integer" if value.lstrip("-").isdigit() else "number"
+
+
+def _type_of(value: object) -> str:
+    return _TYPES.get(type(value), "null")
 
 
 def allowed_types(schema: object, root: Mapping[str, Any]) -> frozenset[str]:
@@ -37,7 +46,8 @@ def _allowed_types(schema: object, root: Mapping[str, Any], steps: list[int]) ->
         return frozenset([given] if isinstance(given, str) else map(str, _items(given)))
     if "const" in schema or "enum" in schema:
         values = [schema["const"]] if "const" in schema else _items(schema["enum"])
-        return frozenset(json_type(json.dumps(value)) for value in values)
+        steps[0] -= len(values) // VALUES_A_STEP
+        return frozenset(map(_type_of, values)) if steps[0] >= 0 else frozenset()
     if "$ref" in schema:
         return _allowed_types(resolve(str(schema["$ref"]), root), root, steps)
     for key in ("anyOf", "oneOf"):
@@ -59,27 +69,25 @@ class Members(msgspec.Struct, frozen=True):
         """The schema of a key's value."""
         return self.properties.get(key, self.others)
 
+    def may_repeat(self, key: str) -> bool:
+        """Whether no grammar keeps a key from coming twice; then the last one counts, as in JSON."""
+        return key not in self.properties and self.others is not None
+
 
 def members(root: Mapping[str, Any]) -> Members:
     """What the schema of an object says of its keys, itself or through what it refers to and puts together.
 
     A key has the schema of the first place that names it. What only some of several options name may have the schema of
     any of them, and need not come. Other keys than those that are named are for schemas that ask for them, and for
-    those that name none.
+    those that name none; those that have a pattern may have any name.
     """
     properties: dict[str, Any] = {}
     options: dict[str, list[Any]] = {}
     required: set[str] = set()
+    patterns: list[Any] = []
     others: list[Any] = []
-    # Each with whether an object always obeys it.
-    pending: list[tuple[object, bool]] = [(root, True)]
-    named = False
-    for _ in range(MAX_STEPS):
-        if not pending:
-            break
-        schema, always = pending.pop(0)
-        if not isinstance(schema, dict):
-            continue
+    named = closed = False
+    for schema, always in _parts(root):
         named = named or "properties" in schema
         for key, value in _pairs(schema.get("properties")):
             if always:
@@ -88,18 +96,37 @@ def members(root: Mapping[str, Any]) -> Members:
                 options.setdefault(key, []).append(value)
         if always:
             required |= {key for key in _items(schema.get("required")) if isinstance(key, str)}
-        if (more := schema.get("additionalProperties")) is not None and (always or more is not False):
-            others.append(more)
-        if isinstance(reference := schema.get("$ref"), str):
-            pending.append((resolve(reference, root), always))
-        pending += [(part, always) for part in _items(schema.get("allOf"))]
-        pending += [(part, False) for key in ("anyOf", "oneOf") for part in _items(schema.get(key))]
+        more = schema.get("additionalProperties")
+        closed = closed or (always and more is False)
+        patterns += [value for _, value in _pairs(schema.get("patternProperties"))]
+        others += [more if isinstance(more, dict) else {}] if more not in (None, False) else []
     for key, schemas in options.items():
         properties.setdefault(key, {"anyOf": schemas})
-    if (named and not others) or any(more is False for more in others):
-        return Members(properties, frozenset(required), None)
-    free = others[0] if others and isinstance(others[0], dict) else {}
-    return Members(properties, frozenset(required), free)
+    free = patterns + ([] if closed else others)
+    if not free and not named and not closed:
+        free = [{}]
+    return Members(
+        properties, frozenset(required), {"anyOf": free} if len(free) > 1 else free[0] if free else None
+    )
+
+
+def _parts(root: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], bool]]:
+    """The schemas that a schema consists of, each once, and whether an object always obeys them."""
+    pending: deque[tuple[object, bool]] = deque([(root, True)])
+    seen: set[tuple[int, bool]] = set()
+    for _ in range(MAX_STEPS):
+        if not pending:
+            return
+        schema, always = pending.popleft()
+        if not isinstance(schema, dict) or (id(schema), always) in seen:
+            continue
+        seen.add((id(schema), always))
+        yield schema, always
+        if isinstance(reference := schema.get("$ref"), str):
+            pending.append((resolve(reference, root), always))
+        pending.extend((part, always) for part in _items(schema.get("allOf"))[:MAX_STEPS])
+        for key in ("anyOf", "oneOf"):
+            pending.extend((part, False) for part in _items(schema.get(key))[:MAX_STEPS])
 
 
 def _pairs(value: object) -> Iterable[tuple[str, Any]]:
@@ -112,6 +139,8 @@ def _items(value: object) -> list[Any]:
 
 def resolve(reference: str, root: Mapping[str, Any]) -> object:
     """What a `$ref` within the same schema points to, None for nothing."""
+    if len(reference) > MAX_REFERENCE:
+        return None
     found: object = root
     for key in reference.removeprefix("#").split("/")[1:]:
         key = key.replace("~1", "/").replace("~0", "~")

@@ -107,7 +107,7 @@ class _BlockReader:
             yield from feed.expect(self._key_open)
             key = (yield from feed.while_in(_NAME_RUN)).strip()
             yield from feed.expect(self._key_close)
-            if key in keys:
+            if key in keys and not known.may_repeat(key):
                 raise broken(f"the argument {key[:100]!r} comes twice")
             yield calls.piece(f"{', ' if keys else '{'}{json_string(key)}: ")
             keys.add(key)

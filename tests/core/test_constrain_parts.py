@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from corectl.constrain.build import compiler_of
 from corectl.constrain.lark import spelled, with_control_tokens
 from corectl.constrain.masking import FEW_WORDS, TokenMask
-from corectl.constrain.tools import with_enforceable_tools
+from corectl.constrain.tools import Enforceable, enforceable
 from corectl.constrain.vocabulary import Vocabulary
 from corectl.constrain.watch import Mark, Marks, Watch
 from corectl.messages import Notice, Template, Tool
@@ -172,7 +172,8 @@ def tool(parameters: Any, name: str = "f") -> Tool:
 
 def relaxed(parameters: Any, *, broken: bool = False) -> tuple[Any, tuple[Notice, ...]]:
     request = OutputRequest(template=Template(kind="jinja", text=""), tools=(tool(parameters),))
-    request, notices = with_enforceable_tools(request, JsonDialect(broken), compiler_of(TOKENIZER))
+    found = enforceable(request, JsonDialect(broken), compiler_of(TOKENIZER))
+    request, notices = found.enforced, found.notices
     return request.tools[0]["function"]["parameters"], notices
 
 
@@ -243,7 +244,7 @@ def test_tools_whose_turn_comes_too_late_are_free(monkeypatch: pytest.MonkeyPatc
 def test_a_tool_without_parameters() -> None:
     plain = {"type": "function", "function": {"name": "f"}}
     request = OutputRequest(template=None, tools=(plain,))
-    assert with_enforceable_tools(request, PlainDialect(), compiler_of(TOKENIZER)) == (request, ())
+    assert enforceable(request, PlainDialect(), compiler_of(TOKENIZER)) == Enforceable(request, request)
 
 
 def test_matchers_are_not_shared() -> None:

@@ -317,6 +317,8 @@ def test_control_tokens_that_no_reader_sees_are_nothing() -> None:
     assert writer.may_end() and writer.may_write("x") and not writer.may_write('{"a')
     writer.write('{"city": "Rome"}')
     assert writer.may_end()
+    writer.write(["<|python_tag|>", ";", "{"])
+    assert not writer.may_end() and not writer.may_write("x")
     writer = constrain(TOOLS, tokenizer)
     writer.write(["<|python_tag|>", "<tool_call>"])
     assert not writer.may_end() and not writer.may_write("x")

@@ -104,6 +104,15 @@ def test_only_the_beginning_counts_where_calls_come_first() -> None:
     assert read_alike(new, f"<c>[]{ADD}") == Output(content=f"<c>[]{ADD}", notices=("tool_call_not_parsed",))
 
 
+def test_behind_other_calls_a_first_opener_counts_only_without_content() -> None:
+    def new() -> FeedReader:
+        return new_reader(Literals("<drop>"), ("<c>",))
+
+    assert read_alike(new, f"{ADD} {ADD}").calls == (ADDED, ADDED)
+    found = read_alike(new, f"So {ADD}<drop>{ADD}")
+    assert found.calls == () and found.content.startswith(f"So {ADD}")
+
+
 @given(
     st.lists(st.sampled_from([ADD, "<c>", "</c>", "{", "}", '"', '{"name": "add"', " ", "\n", "x", "é"])).map(
         "".join

@@ -138,12 +138,27 @@ def test_a_template_that_fails_is_the_requests_fault() -> None:
         prepare(ChatPrompt(template=Template(kind="jinja", text="{{ 1 / 0 }}"), messages=()))
 
 
-def test_arguments_are_read_by_the_tool_as_it_came() -> None:
-    """What of its schema cannot be enforced says what the types are all the same."""
-    parameters = {
-        "type": "object",
-        "properties": {"days": {"type": "integer"}, "zone": {"enum": list(range(30_000))}},
-    }
+@pytest.mark.parametrize(
+    ("parameters", "codes"),
+    [
+        (
+            {"properties": {"days": {"type": "integer"}, "zone": {"enum": list(range(30_000))}}},
+            ["tool_schema_relaxed"],
+        ),
+        (
+            {
+                "properties": {"days": {"$ref": "#whole"}},
+                "$defs": {"whole": {"$anchor": "whole", "type": "integer"}},
+            },
+            [],
+        ),
+    ],
+    ids=["too large", "anchor"],
+)
+def test_arguments_are_read_by_all_that_is_known_of_their_types(
+    parameters: dict[str, Any], codes: list[str]
+) -> None:
+    """The schema as it came, where none of it can be enforced; else as it is enforced, with its references resolved."""
     function = {"name": "plan", "description": "", "parameters": parameters}
     prompt = ChatPrompt(
         template=JINJA,
@@ -154,7 +169,7 @@ def test_arguments_are_read_by_the_tool_as_it_came() -> None:
     prepared = prepare_completion(
         7, completion(prompt, parser="qwen3-coder"), FakeTokenizer(), engine_info(num_ctx=64), dialects
     )
-    assert [notice.code for notice in prepared.notices] == ["tool_schema_relaxed"]
+    assert [notice.code for notice in prepared.notices] == codes
     text = "<tool_call>\n<function=plan>\n<parameter=days>\n3\n</parameter>\n</function>\n</tool_call>"
     output = read(prepared.reader, [text])
     assert output.calls == (("plan", {"days": 3}),)

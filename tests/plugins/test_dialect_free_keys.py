@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from corectl.errors import BadRequest
 from corectl.messages import Tool
 from corectl.output.dialect import OutputRequest
 from corectl.output.family import FamilyDialect
@@ -117,6 +118,23 @@ def test_options(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_patterns_of_keys_say_what_their_values_are(name: str) -> None:
+    schema = {"patternProperties": {"^x": {"type": "integer"}}, "additionalProperties": False}
+    text = call(name, x1=3)
+    calls = grammar(name, schema)
+    assert calls.accepts(text) and not calls.accepts(call(name, x1="three"))
+    assert read(FAMILIES[name].reader(asked(schema)), [text]) == Output(calls=(("f", {"x1": 3}),))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_of_a_free_key_that_comes_twice_the_last_value_counts(name: str) -> None:
+    """No grammar can count keys that it does not know."""
+    twice = call(name, KEY=1, YEK=2).replace("YEK", "KEY")
+    assert grammar(name, FREE).accepts(twice)
+    assert read(FAMILIES[name].reader(asked(FREE)), [twice]) == Output(calls=(("f", {"KEY": 2}),))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_many_named_keys_and_others(name: str) -> None:
     many = {
         "properties": {f"a{number}": {"type": "integer"} for number in range(70)},
@@ -152,5 +170,15 @@ def test_what_an_object_may_have() -> None:
     assert members({"allOf": [FREE, {"additionalProperties": False}]}).others is None
     assert members({"anyOf": [{"properties": {"a": {}}}, FREE]}).others == {"type": "integer"}
     assert members({"properties": {"a": 1}, "anyOf": [{"properties": {"a": 2}}]}).properties == {"a": 1}
+    tree = {"properties": {f"p{number}": {} for number in range(9)}, "anyOf": [{"$ref": "#"}, {"$ref": "#"}]}
+    assert members(tree).properties == tree["properties"]
     for odd in ({"properties": [1], "required": {}}, {"required": [[], 1], "allOf": 3}, {"anyOf": [None, 3]}):
         assert members(odd).properties == {}
+
+
+def test_constants_are_not_written_out_again_for_each_option() -> None:
+    options = {"anyOf": [{"$ref": "#/$defs/e"}] * 250}
+    schema = {"properties": {"a": options}, "$defs": {"e": {"enum": [*range(2000)]}}}
+    for name in NAMES:
+        with pytest.raises(BadRequest, match="too many together"):
+            grammar(name, schema)

@@ -373,6 +373,10 @@ def test_functionary_begins_where_its_prompt_ends() -> None:
     assert shape.content_open == "all\n"
     for opener in ("", ">>>"):
         assert Grammar(shape).accepts(opener + CALLS["functionary-v3.2"].removeprefix(">>>"))
+    assert read_alike(new, " get_time\n{}") == Output(calls=READ[1:])
+    writer = constrain(shape, KitTokenizer())
+    writer.write("get_time\n{}\nget_weather\n")
+    assert writer.may_end() and writer.may_write("x")
     for begun in ("", "all\nA line with get_time\n and another.\n>>>"):
         writer = constrain(shape, KitTokenizer())
         writer.write(f"{begun}get_weather\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
 
 import llguidance
@@ -94,10 +94,14 @@ class _Plan:
         refuses = _is_no_blank if constrained else None
         self._end_of_thought = marks("thought", lambda: [Mark(self._tags.close.encode(), refuses=refuses)])
         calls = self._calls is not None and not constrained
-        self._begin_calls = marks("calls", lambda: self._call_marks() if calls else [])
+        self._begin_calls = marks(
+            "calls", lambda: self._call_marks(self._shape.first_openers) if calls else []
+        )
         self._more_calls = self._begin_calls
         if calls and not parallel:
             self._more_calls = marks("no calls", self._no_more_calls)
+        elif calls and self._shape.call_openers:
+            self._more_calls = marks("more calls", lambda: self._call_marks(first=()))
         self._at_start = self._begin_calls
         if self._shape.thought is not None:
             self._at_start = self._begin_calls.with_first(self._tags.open.encode())
@@ -177,11 +181,10 @@ class _Plan:
 
         return Watched(self._vocabulary, self._more_calls, self._called, matcher, go_on)
 
-    def _call_marks(self) -> list[Mark]:
-        anywhere, first = self._shape.call_openers, self._shape.first_openers
+    def _call_marks(self, first: Sequence[str]) -> list[Mark]:
         return [
             Mark(opener.encode(), at_first, self._misfit(opener.encode()))
-            for openers, at_first in ((anywhere, False), (first, True))
+            for openers, at_first in ((self._shape.call_openers, False), (first, True))
             for opener in openers
         ]
 

@@ -88,6 +88,8 @@ class Watched:
         if self._vocabulary.is_end(token):
             return FREE
         text = self._marks.text(token)
+        if not text:
+            return self
         if self._matcher is not None and self._then_match is not None:
             if not self._matcher.consume_token(token):
                 self._matcher = None

@@ -35,17 +35,29 @@ def compile_calls(calls: str, compiler: Compiler) -> llguidance.LLMatcher:
     return compiler.grammar(AROUND_CALLS + lark.with_control_tokens(calls, compiler.vocabulary), "tools")
 
 
-def with_enforceable_tools(
-    request: OutputRequest, dialect: Dialect, compiler: Compiler
-) -> tuple[OutputRequest, tuple[Notice, ...]]:
-    """The request with tools whose calls can be enforced, and notices for those where that is less than they ask for.
+class Enforceable(msgspec.Struct, frozen=True):
+    """A request with tools whose calls can be `enforced`, and the one that its output is `read` with.
 
-    Called on the thread that prepares requests.
+    That has a tool as it came where any object can be enforced only: its schema still says what the types are.
+    `notices` name what is enforced less than it asks for.
     """
+
+    enforced: OutputRequest
+    read: OutputRequest
+    notices: tuple[Notice, ...] = ()
+
+
+def enforceable(request: OutputRequest, dialect: Dialect, compiler: Compiler) -> Enforceable:
+    """Called on the thread that prepares requests."""
     tools, notices = _relaxed(request.tools, compiler)
     relaxed = msgspec.structs.replace(request, tools=tools)
-    calls = dialect.shape(relaxed).calls
+    readable = tuple(
+        given if made["function"].get("parameters") == ANY_OBJECT.schema else made
+        for given, made in zip(request.tools, tools, strict=True)
+    )
+    read = msgspec.structs.replace(request, tools=readable)
     try:
+        calls = dialect.shape(relaxed).calls
         if calls:
             compile_calls(calls, compiler)
     except BadRequest:
@@ -53,7 +65,7 @@ def with_enforceable_tools(
         free = tuple(_with_parameters(tool, dict(ANY_OBJECT.schema)) for tool in tools)
         notices = tuple(_notice(tool["function"]["name"], ["parameters"]) for tool in tools)
         relaxed = msgspec.structs.replace(request, tools=free)
-    return relaxed, notices
+    return Enforceable(relaxed, read, notices)
 
 
 def _relaxed(tools: Sequence[Tool], compiler: Compiler) -> tuple[tuple[Tool, ...], tuple[Notice, ...]]:

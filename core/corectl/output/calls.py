@@ -146,13 +146,13 @@ def read_content(
     content has come yet. Blanks around calls are dropped, but not those within content.
     """
     after_call = False
-    at_first = Literals(*openers.texts, *first)
-    fresh = bool(at_first.texts)
+    next_to_come = Literals(*openers.texts, *first)
+    fresh = bool(next_to_come.texts)
     while True:
         opener = ""
         if fresh:
             blanks += yield from feed.skip_blanks()
-            opener = yield from feed.starts(at_first)
+            opener = yield from feed.starts(next_to_come)
         if not opener:
             if after_call and not (yield from feed.peek()):
                 return
@@ -161,6 +161,7 @@ def read_content(
                 blanks = ""
             if not openers.texts:
                 return
+            next_to_come = openers
             opener = yield from feed.text_until(openers)
             if not opener:
                 return

@@ -40,7 +40,8 @@ class OutputShape(msgspec.Struct, frozen=True, kw_only=True):
 
     `in_thought` says that the prompt has opened the thought already. `content_open` is what stands in front of content
     (empty in most dialects). `call_openers` are the texts that a call can begin with. `first_openers` are others, which
-    only count as the first text after the thought; blanks in front of them are no part of them.
+    only count as the first text after the thought, and where there are no other openers after another call as well;
+    blanks in front of them are no part of them.
 
     `calls` is a grammar in Lark syntax, as llguidance reads it, of one or more calls from the opener to the end, with
     a rule named `calls`; empty where the dialect cannot say. `markers` are the texts of control tokens that must be

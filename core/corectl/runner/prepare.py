@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from corectl.constrain.build import build_constraint, compiler_of
-from corectl.constrain.tools import with_enforceable_tools
+from corectl.constrain.tools import Enforceable, enforceable
 from corectl.errors import BadRequest
 from corectl.messages import ChatPrompt, Completion, Fit, Notice, RawPrompt, Rendered, Tool
 from corectl.output.choose import choose_dialect
@@ -68,11 +68,10 @@ def prepare_completion(
         raise BadRequest("the prompt is empty and this model has no begin token; send some text in 'prompt'")
     output = _output_request(request, builder.placed.shown(fitted.text))
     dialect, unknown = choose_dialect(dialects, request.parser, output.template)
-    enforced = output
-    relaxed: tuple[Notice, ...] = ()
+    tools = Enforceable(output, output)
     if output.tools:
-        enforced, relaxed = with_enforceable_tools(output, dialect, compiler_of(tokenizer))
-    shape = dialect.shape(enforced)
+        tools = enforceable(output, dialect, compiler_of(tokenizer))
+    shape = dialect.shape(tools.enforced)
     job = Job(
         id=id,
         tokens=fitted.tokens,
@@ -93,9 +92,9 @@ def prepare_completion(
     return Prepared(
         job=job,
         fit=_report(fitted, num_ctx),
-        reader=dialect.reader(output),
+        reader=dialect.reader(tools.read),
         markers=frozenset(marker.encode() for marker in shape.markers),
-        notices=(*unknown, *_unseen(builder.placed, fitted), *relaxed),
+        notices=(*unknown, *_unseen(builder.placed, fitted), *tools.notices),
     )
 
 

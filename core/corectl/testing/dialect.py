@@ -126,7 +126,8 @@ class DialectSuite(Suite):
         """Whatever a model writes between, inside and instead of tags and calls reaches the client, once."""
         shape = self._shape(tools=TOOLS)
         tags = [shape.thought.open, shape.thought.close] if shape.thought else []
-        pieces = [*tags, *shape.call_openers, *shape.markers, '{"name": "get_weather"', "}", "\n", "[", "]"]
+        openers = (*shape.call_openers, *shape.first_openers)
+        pieces = [*tags, *openers, *shape.markers, '{"name": "get_weather"', "}", "\n", "[", "]"]
         for seed in range(WALKS):
             choose = random.Random(seed)
             text = "".join(f" {word} {choose.choice(pieces)}" for word in WORDS)
@@ -143,10 +144,11 @@ class DialectSuite(Suite):
         """Whatever its grammar of calls allows is read as calls of the tools, with arguments that fit."""
         shape = self._shape(tools=TOOLS)
         grammar = CallGrammar(shape, shape.markers)
-        assert shape.call_openers, "a grammar of calls without texts that open them"
+        openers = (*shape.call_openers, *shape.first_openers)
+        assert openers, "a grammar of calls without texts that open them"
         for seed in range(WALKS):
             text = grammar.walk(seed)
-            assert any(opener in text for opener in shape.call_openers), f"{text!r} opens otherwise"
+            assert any(opener in text for opener in openers), f"{text!r} opens otherwise"
             found = self._read(text, tools=TOOLS)
             assert found.calls and not found.content.strip() and not found.notices, (
                 f"{text!r} is read as {found}"
