@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,19 +14,26 @@ from corectl.prompt.images import with_places
 from corectl_anthropic.schema import (
     ROLES,
     CountRequest,
+    Document,
     Image,
+    Readable,
     RedactedThinking,
     SearchResult,
     ServerToolUse,
     Source,
     Text,
     Thinking,
+    ToolReference,
     ToolResult,
     ToolUse,
+    WebSearchResult,
     WireMessage,
 )
 
 _BREAK = "\n\n"
+
+_Parts = list[Text | str]
+"""What can be read and seen: texts are blocks, and images their base64 texts, or their addresses."""
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -45,18 +53,21 @@ def conversation(body: CountRequest) -> Told:
 
 
 class _Turn(msgspec.Struct, kw_only=True):
-    """A turn while it is gathered. Of its `parts`, texts are blocks and images their base64 texts."""
+    """A turn while it is gathered. One that `failed` is the result of a tool that did."""
 
     role: str
-    parts: list[Text | str] = []
+    parts: _Parts = []
     thoughts: list[str] = []
     calls: list[dict[str, Any]] = []
     call_id: str = ""
     tool_name: str = ""
+    failed: bool = False
 
     def message(self) -> Message:
         # What the model has said was one text, whatever it was cut into.
         text, images = _placed(self.parts, "" if self.role == "assistant" else _BREAK)
+        if self.failed:
+            text = f"Error: {text}" if text else "Error"
         return Message(
             role=self.role,
             content=text,
@@ -94,10 +105,8 @@ class _Conversation:
 
     def _add(self, where: str, role: str, block: Any) -> None:
         match block:
-            case Text():
-                self._turn(role).parts.append(block)
-            case Image():
-                self._turn(role).parts.append(self._image(f"{where}.source", block.source))
+            case Text() | Image() | Document() | SearchResult():
+                self._turn(role).parts += self._read(where, block)
             case RedactedThinking():
                 # The turn is there, though nothing can be read of it.
                 self._turn(role)
@@ -106,9 +115,10 @@ class _Conversation:
             case ToolUse() | ServerToolUse():
                 self._turn(role).calls.append(self._call(where, block))
             case ToolResult():
-                self._result(where, block.tool_use_id, block.content or "")
-            case SearchResult():
-                self._result(where, block.tool_use_id, msgspec.json.encode(block.content).decode())
+                parts = self._read_all(f"{where}.content", block.content or "")
+                self._result(block.tool_use_id, parts, failed=bool(block.is_error))
+            case WebSearchResult():
+                self._result(block.tool_use_id, [Text(msgspec.json.encode(block.content).decode())])
 
     def _call(self, where: str, block: ToolUse) -> dict[str, Any]:
         for field in ("id", "name"):
@@ -121,15 +131,43 @@ class _Conversation:
             "function": {"name": block.name, "arguments": block.input},
         }
 
-    def _result(self, where: str, id: str, content: str | list[Text | Image]) -> None:
-        blocks: list[Text | Image] = [Text(content)] if isinstance(content, str) else content
-        parts = [
-            block
-            if isinstance(block, Text)
-            else self._image(f"{where}.content[{number}].source", block.source)
-            for number, block in enumerate(blocks)
+    def _result(self, id: str, parts: _Parts, *, failed: bool = False) -> None:
+        name = self._names.get(id, "")
+        self.turns.append(_Turn(role="tool", parts=parts, call_id=id, tool_name=name, failed=failed))
+
+    def _read_all(self, where: str, content: str | Sequence[Readable]) -> _Parts:
+        if isinstance(content, str):
+            return [Text(content)]
+        return [
+            part for number, block in enumerate(content) for part in self._read(f"{where}[{number}]", block)
         ]
-        self.turns.append(_Turn(role="tool", parts=parts, call_id=id, tool_name=self._names.get(id, "")))
+
+    def _read(self, where: str, block: Readable) -> _Parts:
+        match block:
+            case Image():
+                return [self._image(f"{where}.source", block.source)]
+            case Document():
+                return self._document(f"{where}.source", block)
+            case SearchResult():
+                return [Text(f"{block.title}\n{block.source}"), *block.content]
+            case ToolReference():
+                return [Text(block.tool_name)]
+            case Text():
+                return [block]
+
+    def _document(self, where: str, block: Document) -> _Parts:
+        """The text of a document, behind its title and what is said of it."""
+        source = block.source
+        if source.type not in ("text", "content"):
+            raise BadRequest(
+                f"{where}: only text documents can be read (of type text or content), not {source.type[:64]!r}"
+            )
+        field = "data" if source.type == "text" else "content"
+        content = source.data if source.type == "text" else source.content
+        if content is None:
+            raise BadRequest(f"{where}.{field}: a document of type {source.type} needs some")
+        about = [Text(text) for text in (block.title, block.context) if text]
+        return [*about, *self._read_all(f"{where}.{field}", content)]
 
     def _image(self, where: str, source: Source) -> str:
         """The base64 text of an image, or its address."""
@@ -152,7 +190,7 @@ class _Conversation:
         return source.data
 
 
-def _placed(parts: list[Text | str], separator: str) -> tuple[str, tuple[str, ...]]:
+def _placed(parts: _Parts, separator: str) -> tuple[str, tuple[str, ...]]:
     """Texts and images as one text, and the images."""
     images = tuple(part for part in parts if isinstance(part, str))
     return with_places([part.text if isinstance(part, Text) else None for part in parts], separator), images

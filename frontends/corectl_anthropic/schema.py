@@ -42,6 +42,37 @@ class Image(Block, tag="image"):
     source: Source
 
 
+class DocumentSource(msgspec.Struct):
+    """The text of a document: `data` of type `text`, or `content`. Of other types none can be read."""
+
+    type: Annotated[str, among("text", "content")]
+    data: str | None = None
+    content: str | list[Text | Image] | None = None
+
+
+class Document(Block, tag="document"):
+    source: DocumentSource
+    title: str | None = None
+    context: str | None = None
+
+
+class SearchResult(Block, tag="search_result"):
+    """What the client has found; `source` says where."""
+
+    source: str
+    title: str
+    content: list[Text]
+
+
+class ToolReference(Block, tag="tool_reference"):
+    """A tool that a search for tools has found."""
+
+    tool_name: str
+
+
+Readable = Text | Image | Document | SearchResult | ToolReference
+
+
 class Thinking(Block, tag="thinking"):
     """A thought of an earlier turn. Its signature is not looked at: any server may have made it."""
 
@@ -64,10 +95,11 @@ class ServerToolUse(ToolUse, tag="server_tool_use"):
 
 class ToolResult(Block, tag="tool_result"):
     tool_use_id: str
-    content: str | list[Text | Image] | None = None
+    content: str | list[Readable] | None = None
+    is_error: bool | None = None
 
 
-class SearchResult(Block, tag="web_search_tool_result"):
+class WebSearchResult(Block, tag="web_search_tool_result"):
     """What another server has found."""
 
     tool_use_id: str
@@ -75,7 +107,16 @@ class SearchResult(Block, tag="web_search_tool_result"):
 
 
 Blocks = list[
-    Text | Image | Thinking | RedactedThinking | ToolUse | ServerToolUse | ToolResult | SearchResult
+    Text
+    | Image
+    | Document
+    | SearchResult
+    | Thinking
+    | RedactedThinking
+    | ToolUse
+    | ServerToolUse
+    | ToolResult
+    | WebSearchResult
 ]
 
 

@@ -71,7 +71,7 @@ def sampling_options(record: ModelRecord, body: SamplingRequest, limit: int | No
 def refuse_others(body: ChatRequest) -> None:
     """Raises `WrongField` for fields that would change the reply, and that nothing here can do."""
     for name, why in _REFUSED.items():
-        if getattr(body, name) is not None:
+        if getattr(body, name) not in (None, []):
             raise WrongField(name, why, "unsupported_parameter")
 
 
@@ -122,10 +122,8 @@ def check_choice(choice: Any) -> None:
 
 def read_top_logprobs(body: ChatRequest) -> int:
     """How many alternatives of each token are wanted."""
-    count = body.top_logprobs
-    if count is None:
-        return 0
-    if not body.logprobs:
+    count = body.top_logprobs or 0
+    if count and not body.logprobs:
         raise WrongField("top_logprobs", "top_logprobs needs logprobs to be true")
     if not 0 <= count <= MAX_TOP_LOGPROBS:
         raise WrongField("top_logprobs", f"top_logprobs must be between 0 and {MAX_TOP_LOGPROBS}")

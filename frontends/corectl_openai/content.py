@@ -91,7 +91,7 @@ def read_content(content: Any, where: str, *, optional: bool = False) -> tuple[s
 
 def _part(part: Any, where: str, texts: list[str | None], images: list[str]) -> None:
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind in ("text", "input_text", "output_text", "summary_text", "refusal"):
+    if kind in ("text", "input_text", "output_text", "summary_text", "reasoning_text", "refusal"):
         key = "refusal" if kind == "refusal" else "text"
         text = part.get(key)
         if not isinstance(text, str):

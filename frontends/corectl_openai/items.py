@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -16,7 +17,10 @@ _WORDS: dict[str, tuple[type, str]] = {
 }
 """What a function may have besides its name."""
 
-SEARCHES = ("web_search", "web_search_preview")
+SEARCHES = (
+    *("web_search", "web_search_2025_08_26"),
+    *("web_search_preview", "web_search_preview_2025_03_11"),
+)
 
 
 class _Turn(msgspec.Struct):
@@ -35,6 +39,46 @@ class _Turn(msgspec.Struct):
             thinking="".join(self.thoughts),
             tool_calls=tuple(self.calls),
         )
+
+
+def without_references(
+    items: str | list[dict[str, Any]], find: Callable[[str], bytes | None]
+) -> str | list[dict[str, Any]]:
+    """The items, with those that `find` knows, encoded, in the place of references to them.
+
+    Raises `WrongField` for one that it does not know, and for a second reference to one: what is kept has a bound, and
+    a request must not come to many times that.
+    """
+    if isinstance(items, str):
+        return items
+    named: set[str] = set()
+    read: list[dict[str, Any]] = []
+    for index, item in enumerate(items):
+        if _is_reference(item):
+            where = f"input[{index}]"
+            id = _text(item, "id", where)
+            if id in named:
+                raise WrongField(f"{where}.id", f"{where}.id: another item refers to {short(id)} too")
+            named.add(id)
+            item = _referred(id, f"{where}.id", find)
+        read.append(item)
+    return read
+
+
+def _is_reference(item: dict[str, Any]) -> bool:
+    if item.get("type") is None:
+        return item.get("id") is not None and item.get("role") is None
+    return bool(item["type"] == "item_reference")
+
+
+def _referred(id: str, where: str, find: Callable[[str], bytes | None]) -> dict[str, Any]:
+    found = find(id)
+    if found is None:
+        raise WrongField(
+            where, f"{where}: there is no item {short(id)} here, or not any more; send the item itself"
+        )
+    item: dict[str, Any] = msgspec.json.decode(found)
+    return item
 
 
 def read_items(items: str | list[dict[str, Any]]) -> list[Message]:
@@ -87,15 +131,21 @@ def _said(item: dict[str, Any], where: str, thoughts: list[str]) -> Message | _T
 
 
 def _thought(item: dict[str, Any], where: str) -> str:
-    """What a model has thought: in full, as it was given out, or the summary."""
-    whole, parts = item.get("encrypted_content"), item.get("summary")
-    if not isinstance(whole or "", str):
+    """What a model has thought: in full, as it was given out or as other servers have it, or the summary."""
+    whole = item.get("encrypted_content") or ""
+    if not isinstance(whole, str):
         raise WrongField(
             f"{where}.encrypted_content", f"{where}.encrypted_content must be a string", "invalid_type"
         )
-    if not isinstance(parts or [], list):
-        raise WrongField(f"{where}.summary", f"{where}.summary must be an array", "invalid_type")
-    return whole or read_content(parts or [], f"{where}.summary")[0]
+    content, summary = (_lines(item, key, where) for key in ("content", "summary"))
+    return whole or content or summary
+
+
+def _lines(item: dict[str, Any], key: str, where: str) -> str:
+    parts = item.get(key) or []
+    if not isinstance(parts, list):
+        raise WrongField(f"{where}.{key}", f"{where}.{key} must be an array", "invalid_type")
+    return read_content(parts, f"{where}.{key}")[0]
 
 
 def _add_call(

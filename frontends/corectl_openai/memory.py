@@ -1,9 +1,10 @@
-"""Conversations that /v1/responses can go on with: in memory, bounded, the oldest are forgotten."""
+"""What /v1/responses has answered, to be gone on with: in memory, bounded, the oldest is forgotten."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -35,8 +36,16 @@ def joined(*conversations: bytes) -> bytes:
     return b"[%s]" % b",".join(parts)
 
 
+class _Kept(msgspec.Struct, frozen=True):
+    """A conversation, and the ids of the items of its response; `size` is in bytes, with those items."""
+
+    conversation: bytes
+    items: tuple[str, ...]
+    size: int
+
+
 class Conversations:
-    """Messages by the id of the response that they led to, and that is the last of them.
+    """Messages by the id of the response that they led to, and that is the last of them; its items by their own ids.
 
     They are kept encoded: a small text may become many objects, whose size nobody knows.
     """
@@ -44,23 +53,40 @@ class Conversations:
     def __init__(self, *, most: int = MAX_RESPONSES, size: int = MAX_SIZE) -> None:
         self._most = most
         self._size = self._free = size
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        # Each with the id of its response.
+        self._items: dict[str, tuple[str, bytes]] = {}
 
     def find(self, id: str) -> bytes | None:
         found = self._kept.get(id)
-        if found is not None:
-            self._kept.move_to_end(id)
-        return found
+        if found is None:
+            return None
+        self._kept.move_to_end(id)
+        return found.conversation
 
-    def keep(self, id: str, conversation: bytes) -> None:
-        """Keeps a conversation, at the cost of those that were not used for longest.
+    def find_item(self, id: str) -> bytes | None:
+        """An item, encoded, which a use of its response is. For any thread."""
+        found = self._items.get(id)
+        if found is None:
+            return None
+        # Another thread may have forgotten it by now.
+        with suppress(KeyError):
+            self._kept.move_to_end(found[0])
+        return found[1]
 
-        One that is larger than all that may be kept is not: others are not forgotten for it.
+    def keep(self, id: str, conversation: bytes, items: Mapping[str, bytes]) -> None:
+        """Keeps a conversation and the items of its response, at the cost of those that were not used for longest.
+
+        What is larger than all that may be kept is not: others are not forgotten for it.
         """
-        if len(conversation) > self._size:
+        size = len(conversation) + sum(len(item) for item in items.values())
+        if size > self._size:
             return
-        self._kept[id] = conversation
-        self._free -= len(conversation)
+        self._kept[id] = _Kept(conversation, tuple(items), size)
+        self._items.update((item, (id, data)) for item, data in items.items())
+        self._free -= size
         while len(self._kept) > self._most or self._free < 0:
             _, forgotten = self._kept.popitem(last=False)
-            self._free += len(forgotten)
+            self._free += forgotten.size
+            for item in forgotten.items:
+                del self._items[item]

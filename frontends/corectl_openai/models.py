@@ -31,4 +31,10 @@ async def one_model(services: Services, name: str) -> Response[Any]:
 
 
 def _model(record: ModelRecord, name: str) -> ModelObject:
-    return ModelObject(id=name, created=int(record.modified_at.timestamp()), owned_by=record.name.namespace)
+    return ModelObject(
+        id=name,
+        created=int(record.modified_at.timestamp()),
+        owned_by=record.name.namespace,
+        display_name=name,
+        created_at=record.modified_at,
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 from msgspec import UNSET, UnsetType
 
@@ -173,12 +175,16 @@ class TokenizeReply(msgspec.Struct, kw_only=True):
 
 
 class ModelObject(msgspec.Struct, kw_only=True):
-    """`created` is in seconds."""
+    """`created` is in seconds. The last four are what Anthropic's libraries, which ask the same route, read."""
 
     id: str
     object: str = "model"
     created: int
     owned_by: str
+    type: str = "model"
+    display_name: str
+    created_at: datetime
+    lifecycle: str = "active"
 
 
 class ModelsReply(msgspec.Struct, kw_only=True):

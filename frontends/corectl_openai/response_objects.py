@@ -62,7 +62,10 @@ class Thought(msgspec.Struct):
 
 
 class InputDetails(msgspec.Struct):
+    """Keeping what was computed costs nothing extra, so nothing is counted as written."""
+
     cached_tokens: int
+    cache_write_tokens: int = 0
 
 
 class OutputDetails(msgspec.Struct):

@@ -39,9 +39,9 @@ from corectl_openai.asked import (
 from corectl_openai.choices import take_all
 from corectl_openai.errors import WrongField
 from corectl_openai.images import addresses_of
-from corectl_openai.items import full_name, read_items, read_response_tools
+from corectl_openai.items import full_name, read_items, read_response_tools, without_references
 from corectl_openai.memory import NOTHING, Conversations, decoded, encoded, joined
-from corectl_openai.replies import PING, reply
+from corectl_openai.replies import PING, encode, reply
 from corectl_openai.response import ResponseHead, answer_of, is_cut, items_of
 from corectl_openai.response_objects import Item
 from corectl_openai.response_stream import ResponseStream
@@ -68,20 +68,21 @@ class AskedResponse(msgspec.Struct, frozen=True, kw_only=True):
     fields: dict[str, Any]
 
 
-def read_response(body: ResponsesRequest) -> AskedResponse:
-    """Checks what needs no model. Raises `BadRequest`."""
+def read_response(body: ResponsesRequest, memory: Conversations) -> AskedResponse:
+    """Checks what needs no model; `memory` has what items refer to. Raises `BadRequest`."""
     require_name(body.model)
     _refuse_others(body)
     if body.truncation not in (None, *TRUNCATIONS):
         raise WrongField("truncation", f"truncation must be one of {', '.join(TRUNCATIONS)}")
     tools, notices = read_response_tools(body.tools)
-    said = read_items(body.input)
+    items = without_references(body.input, memory.find_item)
+    said = read_items(items)
     return AskedResponse(
         body=body,
         front=[Message(role="system", content=body.instructions)] if body.instructions else [],
         said=said,
         kept=encoded(said) if body.store else NOTHING,
-        urls=addresses_of(body.input, "input", "content", "output"),
+        urls=addresses_of(items, "input", "content", "output"),
         tools=read_tools(tools),
         notices=notices,
         fields={"grammar": _format(body.text.get("format")), "tool_choice": _choice(body, tools)},
@@ -128,7 +129,8 @@ async def respond(
 
     def keep(items: list[Item]) -> None:
         if body.store:
-            memory.keep(head.id, joined(before, new, encoded([answer_of(items)])))
+            conversation = joined(before, new, encoded([answer_of(items)]))
+            memory.keep(head.id, conversation, {item.id: encode(item) for item in items})
 
     if body.stream:
         stream = ResponseStream(head, keep)

@@ -53,7 +53,9 @@ def routers(services: Services) -> Sequence[Router]:
 
     @post("/responses", operation=operations.RESPONSES)
     async def post_responses(request: AnyRequest) -> Response[Any]:
-        asked = await read_request(request, limit, schema.ResponsesRequest, read_response)
+        asked = await read_request(
+            request, limit, schema.ResponsesRequest, lambda body: read_response(body, memory)
+        )
         return await respond(request, services, memory, asked)
 
     @get("/models", operation=operations.MODELS)

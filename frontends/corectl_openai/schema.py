@@ -50,7 +50,7 @@ _PART = {
         {"properties": {"type": {"const": "image_url"}}, "required": ["image_url"]},
     ],
 }
-_REFUSED = _shape(_NULL)
+_REFUSED, _NONE = _shape(_NULL), _shape(_NULL, {"type": "array", "maxItems": 0})
 _FORMAT = _shape(
     {
         "properties": {"type": {"enum": ["text", "json_object", "json_schema"]}, "json_schema": _OBJECT},
@@ -146,7 +146,7 @@ class ChatRequest(SamplingRequest, kw_only=True):
     logprobs: bool = False
     top_logprobs: int | None = None
     audio: Annotated[Any, _REFUSED] = None
-    functions: Annotated[Any, _REFUSED] = None
+    functions: Annotated[Any, _NONE] = None
     function_call: Annotated[Any, _REFUSED] = None
     web_search_options: Annotated[Any, _REFUSED] = None
 

@@ -241,6 +241,31 @@ ENFORCED: list[tuple[dict[str, Any], list[str], list[str]]] = [
         ["1"],
     ),
     ({"x-guidance": {"lenient": True}, "type": "null"}, ["null"], ["1"]),
+    # Keywords that forbid nothing there
+    *(
+        (
+            {"type": "object", keyword: value, "additionalProperties": {"type": "integer"}},
+            ['{"a": 1}'],
+            ['{"a": ""}'],
+        )
+        for keyword, values in (
+            ("propertyNames", (True, {}, {"type": "string"})),
+            ("unevaluatedProperties", (True, {})),
+            ("dependentRequired", ({},)),
+            ("dependentSchemas", ({},)),
+            ("dependencies", ({},)),
+            ("not", (False,)),
+        )
+        for value in values
+    ),
+    ({"type": "array", "unevaluatedItems": True}, ["[1]"], ["1"]),
+    ({"type": "array", "unevaluatedItems": {}}, ["[1]"], ["1"]),
+    ({"type": "integer", "format": "int32"}, ["1"], ['"a"', "1.5"]),
+    ({"type": ["number", "null"], "format": "double"}, ["1.5", "null"], ['"a"']),
+    *(
+        ({"type": "string", "format": name}, ['"a b"', '""'], ["1"])
+        for name in ("password", "binary", "path", "file-path", "directory-path")
+    ),
 ]
 
 LARGE = 2**53 + 1
@@ -251,6 +276,10 @@ REFUSED: list[tuple[Any, str]] = [
     ({"items": {"uniqueItems": True}}, "format.items.uniqueItems: not supported"),
     ({"items": {"contains": {}}}, "format.items.contains: not supported"),
     ({"propertyNames": {"pattern": "a"}}, "format.propertyNames: not supported"),
+    ({"propertyNames": {"type": "integer"}}, "format.propertyNames: not supported"),
+    ({"propertyNames": 1}, "format.propertyNames: not supported"),
+    ({"uniqueItems": 0}, "format.uniqueItems: not supported"),
+    ({"unevaluatedItems": 1}, "format.unevaluatedItems: not supported"),
     ({"dependentRequired": {"a": ["b"]}}, "format.dependentRequired: not supported"),
     ({"dependentSchemas": {"a": {}}}, "format.dependentSchemas: not supported"),
     ({"dependencies": {"a": ["b"]}}, "format.dependencies: not supported"),
@@ -284,6 +313,7 @@ REFUSED: list[tuple[Any, str]] = [
     ({"type": "array", "items": {"type": "string", "pattern": "(?=a)"}}, "format.items: "),
     ({"type": "string", "pattern": r"(a)\1"}, "format: "),
     ({"format": "regex"}, "format.format: 'regex' is not supported, only date-time"),
+    ({"type": ["string", "integer"], "format": "int32"}, "format.format: 'int32' is not supported"),
     ({"items": {"format": 3}}, "format.items.format: must be a string"),
     ({"required": "a"}, "format.required: must be a list of strings"),
     ({"required": [1]}, "format.required: must be a list of strings"),

@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from corectl.messages import ChatPrompt, Template, TextPrompt
+from corectl.messages import ChatPrompt, Message, Template, TextPrompt
 from corectl.prompt.render import render
 from tests.core.families import CORPUS, FAMILIES, FOLDER, messages_of, tools_of
 
@@ -63,6 +63,35 @@ def test_a_go_template_gives_what_the_familys_jinja_template_gives(
     for name in names:
         theirs = rendered(Template(kind="jinja", text=FAMILIES[jinja]), name)
         assert rendered(Template(kind="go", text=GO[go]), name) == theirs
+
+
+@pytest.mark.parametrize(
+    ("ids", "names", "expected"),
+    [
+        (("a", "b"), ("", ""), "[f:a=][g:b=]"),
+        (("b", "a"), ("", ""), "[g:b=][f:a=]"),
+        (("", ""), ("", ""), "[f:=][g:=]"),
+        (("", ""), ("g", ""), "[g:=][f:=]"),
+        (("a", "x"), ("h", ""), "[h:a=][:x=]"),
+    ],
+)
+def test_results_have_the_names_of_their_calls(
+    ids: tuple[str, str], names: tuple[str, str], expected: str
+) -> None:
+    """By the identifier, else in the order of the calls, which may stand in turns that are neighbours."""
+    text = (
+        '{{ range .Messages }}{{ if eq .Role "tool" }}[{{ .ToolName }}:{{ .ToolCallID }}={{ .Content }}]'
+        "{{ end }}{{ end }}"
+    )
+    calls = [
+        Message(role="assistant", tool_calls=({"id": id, "function": {"name": name}},))
+        for id, name in (("a", "f"), ("b", "g"))
+    ]
+    results = [
+        Message(role="tool", tool_call_id=id, tool_name=name) for id, name in zip(ids, names, strict=True)
+    ]
+    prompt = ChatPrompt(template=Template(kind="go", text=text), messages=(*calls, *results))
+    assert render(prompt, bos_token="", eos_token="") == expected
 
 
 def test_filling_in() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from corectl.prompt.turns import (
     one_call_a_turn,
     system_in_user,
     with_call_ids,
+    with_tool_names,
     without_past_thoughts,
 )
 
@@ -57,6 +59,14 @@ def test_identifiers_are_there_and_given_ones_stay(messages: list[Message]) -> N
         assert all(call["id"] for call in after.tool_calls)
         assert not before.tool_call_id or after.tool_call_id == before.tool_call_id
         assert not before.tool_name or after.tool_name == before.tool_name
+
+
+@given(MESSAGES)
+def test_tool_names_are_those_of_the_calls_and_nothing_else_changes(messages: list[Message]) -> None:
+    for before, after, known in zip(
+        messages, with_tool_names(messages), with_call_ids(messages), strict=True
+    ):
+        assert after == msgspec.structs.replace(before, tool_name=known.tool_name)
 
 
 @given(MESSAGES)

@@ -182,6 +182,19 @@ def test_tokens_are_counted_and_none_is_cut(own: Server) -> None:
     assert cut["context_fit"]["dropped_tokens"] > 1000
 
 
+def test_documents_are_part_of_the_text(own: Server) -> None:
+    parts = [{"type": "text", "text": text} for text in ("Sky", "The sky is blue.")]
+    source = {"type": "text", "media_type": "text/plain", "data": "The sky is blue."}
+    block = {"type": "document", "title": "Sky", "source": source}
+    plain, read = (
+        ask(own, COUNT, messages=[{"role": "user", "content": content}]) for content in (parts, [block])
+    )
+    assert plain == read
+    block["source"] = {"type": "base64", "media_type": "application/pdf", "data": "aGk="}
+    fault = refused(own, messages=[{"role": "user", "content": [block]}])
+    assert fault["message"].startswith("messages[0].content[0].source: only text documents can be read")
+
+
 def test_errors_in_the_form_of_this_protocol(own: Server) -> None:
     missing = refused(own, status=404, model="claude-opus-5")
     assert missing["type"] == "not_found_error"

@@ -40,6 +40,10 @@ def image(data: str) -> dict[str, Any]:
     return {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}
 
 
+def document(source: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "document", "source": source, **more}
+
+
 def test_texts_and_blocks_of_text_are_the_same() -> None:
     assert turns(("user", "Hi")) == turns(("user", [text("Hi")])) == [Message(role="user", content="Hi")]
 
@@ -91,7 +95,7 @@ def test_results_are_turns_of_their_own_in_front_of_the_text() -> None:
         ("user", [RESULT, {"type": "tool_result", "tool_use_id": "t2", "is_error": True}, text("And?")]),
     )
     assert (first.role, first.content, first.tool_name, first.tool_call_id) == ("tool", "fine", "f", "t1")
-    assert (second.role, second.content, second.tool_name) == ("tool", "", "g")
+    assert (second.role, second.content, second.tool_name) == ("tool", "Error", "g")
     assert asked == Message(role="user", content="And?")
 
 
@@ -99,6 +103,61 @@ def test_a_result_may_have_an_image() -> None:
     content = [text("see"), image(PIXEL)]
     (result,) = turns(("user", [{**RESULT, "content": content}]))
     assert (result.content, result.images) == ("see\n\n[img]", (PIXEL,))
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        ("no such file", "Error: no such file"),
+        ([text("a"), text("b")], "Error: a\n\nb"),
+        ([], "Error"),
+        (None, "Error"),
+        ([text("see"), image(PIXEL)], "Error: see\n\n[img]"),
+    ],
+)
+def test_the_model_sees_that_a_tool_has_failed(content: Any, shown: str) -> None:
+    (result,) = turns(("user", [{**RESULT, "content": content, "is_error": True}]))
+    assert result.content == shown
+    (result,) = turns(("user", [{**RESULT, "content": "fine", "is_error": False}]))
+    assert result.content == "fine"
+
+
+@pytest.mark.parametrize(
+    ("block", "shown"),
+    [
+        (document({"type": "text", "media_type": "text/plain", "data": "The sky."}), "The sky."),
+        (document({"type": "content", "content": "The sky."}), "The sky."),
+        (
+            document({"type": "content", "content": [text("A"), text("B")]}, title="T", context="C"),
+            "T\n\nC\n\nA\n\nB",
+        ),
+        (document({"type": "text", "data": "A"}, title=None, citations={"enabled": True}), "A"),
+        (
+            {"type": "search_result", "source": "http://x", "title": "T", "content": [text("A"), text("B")]},
+            "T\nhttp://x\n\nA\n\nB",
+        ),
+    ],
+)
+def test_documents_and_findings_are_read_as_text(block: Any, shown: str) -> None:
+    (asked,) = turns(("user", [text("Read:"), block]))
+    assert asked == Message(role="user", content=f"Read:\n\n{shown}")
+    (result,) = turns(("user", [{**RESULT, "content": [block]}]))
+    assert (result.role, result.content) == ("tool", shown)
+
+
+def test_documents_may_have_images() -> None:
+    named = {"type": "image", "source": {"type": "url", "url": "http://x/a.png"}}
+    block = document({"type": "content", "content": [text("A"), image(PIXEL), named]})
+    told = conversation(request(messages=[{"role": "user", "content": [block]}]))
+    (turn,) = told.messages
+    assert (turn.content, turn.images) == ("A\n\n[img]\n\n[img]", (PIXEL, "http://x/a.png"))
+    assert told.urls == {"messages[0].content[0].source.content[2].source.url": "http://x/a.png"}
+
+
+def test_a_tool_that_was_found_is_its_name() -> None:
+    found = [{"type": "tool_reference", "tool_name": name} for name in ("f", "g")]
+    (result,) = turns(("user", [{**RESULT, "content": found}]))
+    assert result.content == "f\n\ng"
 
 
 def test_images_stand_where_they_were() -> None:
@@ -144,6 +203,18 @@ def test_a_message_without_content_is_a_turn() -> None:
         ([{"type": "image", "source": {"type": "file", "file_id": "f"}}], "messages[0].content[0].source"),
         ([image("!!!")], "messages[0].content[0].source.data"),
         ([{**RESULT, "content": [image("?")]}], "messages[0].content[0].content[0].source.data"),
+        ([document({"type": "base64", "data": PIXEL})], "messages[0].content[0].source: only text documents"),
+        ([document({"type": "url", "url": "http://x/a.pdf"})], "messages[0].content[0].source: only text"),
+        ([document({"type": "text"})], "messages[0].content[0].source.data"),
+        ([document({"type": "content"})], "messages[0].content[0].source.content"),
+        (
+            [document({"type": "content", "content": [image("?")]})],
+            "messages[0].content[0].source.content[0].source.data",
+        ),
+        (
+            [{**RESULT, "content": [document({"type": "file", "file_id": "f"})]}],
+            "messages[0].content[0].content[0].source: only text documents",
+        ),
         ([{**CALL, "name": ""}], "messages[0].content[0].name"),
         ([{**CALL, "input": "text"}], "messages[0].content[0].input"),
     ],

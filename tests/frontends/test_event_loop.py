@@ -103,8 +103,8 @@ def test_long_conversations_are_gone_on_with_beside_the_loop(
     monkeypatch: pytest.MonkeyPatch, length: int, in_loop: bool
 ) -> None:
     memory = Conversations()
-    memory.keep("resp_1", encoded([Message(role="user", content="x" * length)]))
-    asked = read_response(ResponsesRequest(model="nope", input="And?", previous_response_id="resp_1"))
+    memory.keep("resp_1", encoded([Message(role="user", content="x" * length)]), {})
+    asked = read_response(ResponsesRequest(model="nope", input="And?", previous_response_id="resp_1"), memory)
     calls = noted(monkeypatch, "corectl_openai.responses.decoded")
 
     async def sought(request: Any, services: Any, name: str, *_: Any) -> Any:

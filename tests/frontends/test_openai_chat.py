@@ -412,7 +412,7 @@ def test_the_models_own_parameters_stand_before_the_protocols_defaults(shop: Ser
             "tool_choice.type",
             "invalid_value",
         ),
-        ({"functions": []}, "functions", "unsupported_parameter"),
+        ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter"),
         ({"keep_alive": "soon"}, "keep_alive", "invalid_value"),
         ({"num_ctx": -1}, "num_ctx", "invalid_value"),
         ({"options": {"num_ctx": "x"}}, "options.num_ctx", "invalid_type"),
@@ -430,6 +430,11 @@ def test_what_is_wrong_is_named(
     error = refused(server, "/v1/chat/completions", **request)
     assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", param, code), error
     assert error["message"] and "Traceback" not in error["message"]
+
+
+def test_what_asks_for_nothing_is_no_mistake(server: Server) -> None:
+    (choice,) = chat(server, top_logprobs=0, functions=[], max_tokens=1)["choices"]
+    assert "logprobs" not in choice
 
 
 def test_a_model_that_is_not_here(server: Server) -> None:

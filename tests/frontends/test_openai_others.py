@@ -7,6 +7,7 @@ import struct
 from typing import Any
 
 import pytest
+from anthropic.types import ModelInfo
 
 from tests.conftest import MODEL, Server
 from tests.frontends.conftest import post
@@ -85,6 +86,9 @@ def test_the_list_of_models(shop: Server) -> None:
     assert reply["object"] == "list" and [model["id"] for model in reply["data"]] == tags
     mine = next(model for model in reply["data"] if model["id"] == "someone/deep:v1")
     assert mine["object"] == "model" and mine["owned_by"] == "someone" and mine["created"] > 1_700_000_000
+    theirs = ModelInfo.model_validate(mine)
+    assert (theirs.id, theirs.display_name) == ("someone/deep:v1", "someone/deep:v1")
+    assert int(theirs.created_at.timestamp()) == mine["created"]
     shop.client.request("DELETE", "/api/delete", json={"model": "someone/deep:v1"})
 
 
@@ -93,6 +97,7 @@ def test_one_model(shop: Server) -> None:
     for name in (MODEL, f"{MODEL}:latest", "someone/deeper:v1", "someone%2Fdeeper:v1"):
         reply = shop.client.get(f"/v1/models/{name}").raise_for_status().json()
         assert reply["id"] == name.replace("%2F", "/") and reply["object"] == "model"
+        assert ModelInfo.model_validate(reply).display_name == reply["id"]
     shop.client.request("DELETE", "/api/delete", json={"model": "someone/deeper:v1"})
     missing = shop.client.get("/v1/models/nope")
     assert missing.status_code == 404

@@ -8,6 +8,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from openai.types.responses import ResponseUsage
 
 from corectl.messages import Message
 from corectl_openai.errors import WrongField
@@ -16,7 +17,7 @@ from corectl_openai.memory import NOTHING, Conversations, decoded, encoded, join
 from corectl_openai.response import answer_of
 from corectl_openai.response_objects import CallItem
 from tests.conftest import MODEL, Server
-from tests.frontends.conftest import SKY
+from tests.frontends.conftest import SKY, create
 from tests.frontends.openai_kit import ask, recorded_model, refused
 
 PATH = "/v1/responses"
@@ -77,6 +78,7 @@ def test_a_reply_that_was_cut_says_so(server: Server) -> None:
     assert item["type"] == "message" and item["role"] == "assistant" and item["id"].startswith("msg_")
     assert text_of(reply).startswith("The ")
     assert reply["usage"]["output_tokens"] == 8
+    assert ResponseUsage.model_validate(reply["usage"]).input_tokens_details.cache_write_tokens == 0
     assert respond(server, max_output_tokens=200, text={"format": {"type": "json_schema", "name": "a",
         "schema": {"enum": ["yes"]}}})["status"] == "completed"  # fmt: skip
 
@@ -121,12 +123,14 @@ def test_instructions_and_items(server: Server) -> None:
 
 
 def test_a_call_and_its_answer(shop: Server, tooled: str) -> None:
-    search = {"type": "web_search"}
-    body = {"model": tooled, "tools": [WEATHER, search], "max_output_tokens": 64}
+    kinds = ("", "_2025_08_26", "_preview", "_preview_2025_03_11")
+    searches = [{"type": f"web_search{kind}"} for kind in kinds]
+    body = {"model": tooled, "tools": [WEATHER, *searches], "max_output_tokens": 64}
     found = events(shop, tool_choice={"type": "function", "name": "get_weather"}, **body)
     last = found[-1]["response"]
     assert last["status"] == "completed"
-    assert [notice["code"] for notice in last["warnings"]] == ["tool_left_out"]
+    assert [notice["code"] for notice in last["warnings"]] == ["tool_left_out"] * 4
+    assert last["warnings"][3]["message"] == "tools[4]: there is no web_search_preview_2025_03_11 here"
     (call,) = [item for item in last["output"] if item["type"] == "function_call"]
     arguments = next(e for e in found if e["type"] == "response.function_call_arguments.done")["arguments"]
     assert call["name"] == "get_weather" and call["arguments"] == arguments
@@ -138,6 +142,23 @@ def test_a_call_and_its_answer(shop: Server, tooled: str) -> None:
     assert text_of(whole) and text_of(kept)
     assert kept["usage"]["input_tokens"] == whole["usage"]["input_tokens"]
     assert kept["previous_response_id"] == last["id"]
+
+
+def test_a_result_has_the_name_of_a_call_that_was_kept(shop: Server) -> None:
+    template = (
+        "{{ .Tools }}{{ range .Messages }}[{{ .Role }} {{ .ToolName }}]{{ .Content }}{{ range .ToolCalls }}"
+        '{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}{{ end }}{{ end }}'
+    )
+    create(shop, "names-results", **{"from": MODEL}, template=template)
+    body = {"model": "names-results", "tools": [WEATHER], "max_output_tokens": 64}
+    choice = {"type": "function", "name": "get_weather"}
+    first = respond(shop, tool_choice=choice, **body)
+    (call,) = [item for item in first["output"] if item["type"] == "function_call"]
+    output = {"type": "function_call_output", "call_id": call["call_id"], "output": "22 degrees"}
+    again = [{"role": "user", "content": SKY}, *first["output"], output]
+    whole = respond(shop, input=again, tool_choice="none", **body)
+    kept = respond(shop, input=[output], previous_response_id=first["id"], tool_choice="none", **body)
+    assert kept["usage"]["input_tokens"] == whole["usage"]["input_tokens"]
 
 
 def test_a_call_into_a_namespace_and_its_answer(shop: Server, tooled: str) -> None:
@@ -164,6 +185,40 @@ def test_a_namespace_is_a_part_of_the_name_that_the_model_sees() -> None:
     output = {"type": "function_call_output", "call_id": "c", "output": "x"}
     asked, answered = read_items([call, output])
     assert asked.tool_calls[0]["function"]["name"] == answered.tool_name == "sky.f"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_items_may_be_referred_to(shop: Server, tooled: str, thinker: str, stream: bool) -> None:
+    """As the Vercel AI SDK does it in the second turn."""
+    asked = {"role": "user", "content": SKY}
+    more = {"role": "user", "content": "And at night?"}
+    said = {"tools": [WEATHER], "tool_choice": {"type": "function", "name": "get_weather"}}
+    bodies: tuple[dict[str, Any], ...] = (
+        {"model": MODEL},
+        {"model": thinker, "reasoning": {"effort": "low"}},
+        {"model": tooled, "max_output_tokens": 64, **said},
+    )
+    kinds = []
+    for body in bodies:
+        first = events(shop, **body)[-1]["response"] if stream else respond(shop, **body)
+        kinds += [item["type"] for item in first["output"]]
+        body = {**body, "tool_choice": "none"} if "tools" in body else body
+        again = respond(shop, **{**body, "input": [asked, *first["output"], more]})["usage"]["input_tokens"]
+        for kind in ({"type": "item_reference"}, {"type": None}, {}):
+            named = [{**kind, "id": item["id"]} for item in first["output"]]
+            assert respond(shop, **{**body, "input": [asked, *named, more]})["usage"]["input_tokens"] == again
+    assert {"message", "reasoning", "function_call"} <= set(kinds)
+
+
+def test_references_to_items_that_are_not_here(server: Server) -> None:
+    stored, unstored = respond(server)["output"], respond(server, store=False)["output"]
+    (item,) = stored
+    named = {"type": "item_reference", "id": item["id"]}
+    error = refused(server, PATH, input=[named, {"type": "item_reference", "id": unstored[0]["id"]}])
+    assert error["param"] == "input[1].id" and error["message"].endswith("send the item itself")
+    assert refused(server, PATH, input=[named, named])["param"] == "input[1].id"
+    assert refused(server, PATH, input=[{"type": "item_reference"}])["param"] == "input[0].id"
+    assert refused(server, PATH, input=[{"id": 5}])["param"] == "input[0].id"
 
 
 def test_thoughts_are_items(shop: Server, thinker: str) -> None:
@@ -229,6 +284,7 @@ def test_what_is_not_stored_cannot_be_continued(server: Server) -> None:
         ({"input": [{"type": "reasoning", "summary": 5}]}, "input[0].summary"),
         ({"input": [{"type": "reasoning", "summary": [5]}]}, "input[0].summary[0].type"),
         ({"input": [{"type": "reasoning", "encrypted_content": 5}]}, "input[0].encrypted_content"),
+        ({"input": [{"type": "reasoning", "content": 5}]}, "input[0].content"),
         ({"input": [{"type": "reasoning", "summary": []}]}, "input"),
         ({"tools": [{"type": "function", "name": "f", "parameters": 5}]}, "tools[0].parameters"),
         ({"tools": [{"type": "function", "name": "f", "description": 5}]}, "tools[0].description"),
@@ -246,6 +302,16 @@ def test_calls_are_part_of_the_turn_that_made_them() -> None:
     (message,) = read_items([thought, said, call, {**call, "call_id": "d"}])
     assert (message.content, message.thinking) == ("Let me see.", "hm")
     assert [made["id"] for made in message.tool_calls] == ["c", "d"]
+
+
+def test_thoughts_as_other_servers_write_them() -> None:
+    thought = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}]}
+    said = {"role": "assistant", "content": "So."}
+    short = {"summary": [{"type": "summary_text", "text": "h"}]}
+    others: tuple[dict[str, Any], ...] = ({}, {"summary": []}, {"encrypted_content": None}, short)
+    for more in others:
+        (message,) = read_items([{**thought, **more}, said])
+        assert (message.content, message.thinking) == ("So.", "hm")
 
 
 def test_arguments_that_no_object_of_ours_can_hold_are_taken_back() -> None:
@@ -281,16 +347,30 @@ def test_conversations_are_put_together_without_being_read() -> None:
 def test_conversations_are_bounded() -> None:
     memory = Conversations(most=2, size=2000)
     for name in "abc":
-        memory.keep(name, encoded([Message(role="user", content=name)]))
+        memory.keep(name, encoded([Message(role="user", content=name)]), {})
     assert memory.find("a") is None and memory.find("b") is not None
-    memory.keep("long", encoded([Message(role="user", content="x" * 1950)]))
+    memory.keep("long", encoded([Message(role="user", content="x" * 1950)]), {})
     assert memory.find("long") is not None and memory.find("b") is None and memory.find("c") is None
-    memory.keep("longer", encoded([Message(role="user", content="x" * 5000)]))
+    memory.keep("longer", encoded([Message(role="user", content="x" * 5000)]), {})
     assert memory.find("longer") is None and memory.find("long") is not None, (
         "nobody else's is forgotten for it"
     )
-    memory.keep("d", encoded([Message(role="user", content="d")]))
+    memory.keep("d", encoded([Message(role="user", content="d")]), {})
     assert memory.find("d") is not None
+
+
+def test_items_are_forgotten_with_their_response() -> None:
+    memory = Conversations(most=3, size=2000)
+    for name in "abc":
+        memory.keep(name, NOTHING, {f"msg_{name}": b"{}"})
+    assert memory.find_item("msg_a") == b"{}", "this is a use of it"
+    memory.keep("d", NOTHING, {"msg_d": b"{}"})
+    assert [memory.find_item(f"msg_{name}") for name in "abcd"] == [b"{}", None, b"{}", b"{}"]
+    assert memory.find("b") is None and memory.find("a") is not None
+    memory.keep("large", NOTHING, {"msg_large": b"x" * 1998})
+    assert memory.find_item("msg_large") and not any(memory.find_item(f"msg_{name}") for name in "acd")
+    memory.keep("larger", NOTHING, {"msg_larger": b"x" * 1999})
+    assert memory.find_item("msg_larger") is None and memory.find_item("msg_large")
 
 
 def test_what_is_kept_takes_no_more_memory_than_is_counted() -> None:
@@ -300,7 +380,7 @@ def test_what_is_kept_takes_no_more_memory_than_is_counted() -> None:
     memory = Conversations(size=2**20)
     tracemalloc.start()
     for number in range(20):
-        memory.keep(str(number), encoded(said))
+        memory.keep(str(number), encoded(said), {})
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert memory.find("0") is None and memory.find("19") == encoded(said)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 EXACT = 2**53
@@ -39,12 +39,32 @@ UNSUPPORTED = frozenset(
         *("$dynamicRef", "$recursiveRef", "extends", "disallow", "divisibleBy"),
     )
 )
-NO_EFFECT = {"uniqueItems": False, "unevaluatedItems": True, "unevaluatedProperties": True}
-"""Unsupported keywords with the value that forbids nothing."""
+NO_EFFECT: dict[str, tuple[Any, ...]] = {
+    "not": (False,),
+    "uniqueItems": (False,),
+    # Names are strings whatever is said.
+    "propertyNames": (True, {}, {"type": "string"}),
+    "unevaluatedItems": (True, {}),
+    "unevaluatedProperties": (True, {}),
+    **dict.fromkeys(("dependentRequired", "dependentSchemas", "dependencies"), ({},)),
+    "format": ("password", "binary", "path", "file-path", "directory-path"),
+}
+"""Values that forbid nothing, of keywords that are not supported with others."""
 
 
 class CannotEnforce(Exception):
     """A keyword's value is none, or not one that can be enforced."""
+
+
+def forbids_nothing(schema: Mapping[str, Any], keyword: str) -> bool:
+    """Whether a schema would allow the same without one of its keywords."""
+    value = schema[keyword]
+    if keyword == "format":
+        types = schema.get("type", "string")
+        if "string" not in (types if isinstance(types, list) else [types]):
+            return True
+    # To Python 0 is False, and 1 is True.
+    return any(type(value) is type(free) and value == free for free in NO_EFFECT.get(keyword, ()))
 
 
 def children(value: Any) -> list[Any]:

@@ -17,12 +17,12 @@ from corectl.constrain.closing import close_objects
 from corectl.constrain.cost import check_cost
 from corectl.constrain.keywords import (
     MAX_SHOWN,
-    NO_EFFECT,
     UNSUPPORTED,
     VALUES,
     CannotEnforce,
     as_pattern,
     children,
+    forbids_nothing,
 )
 from corectl.errors import BadRequest
 
@@ -128,11 +128,13 @@ class _Copy:
         for keyword, value in schema.items():
             place = (*path, keyword)
             try:
+                if forbids_nothing(schema, keyword):
+                    continue
                 if keyword in VALUES:
                     copy[keyword] = VALUES[keyword](value)
                 elif keyword in _APPLICATORS:
                     copy[keyword] = _APPLICATORS[keyword](self, value, place)
-                elif keyword in UNSUPPORTED and value != NO_EFFECT.get(keyword, ...):
+                elif keyword in UNSUPPORTED:
                     raise CannotEnforce("not supported")
                 elif keyword == "$id" and path:
                     raise CannotEnforce("not supported below the top of a schema")

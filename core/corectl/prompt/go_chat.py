@@ -18,6 +18,7 @@ from corectl.prompt.go_values import message_value, tool_values
 from corectl.prompt.gotemplate import Body, Node, Program, execute, names, parse
 from corectl.prompt.gotemplate.nodes import Arm, Branch, Range
 from corectl.prompt.gotemplate.values import MAX_OUTPUT
+from corectl.prompt.turns import with_tool_names
 
 DEFAULT_TEMPLATE = "{{ .Prompt }}"
 _RESPONSE = "{{ .Response }}"
@@ -41,7 +42,7 @@ def render_messages(
             return _render_turns(program, collated, think)
     data = {
         "System": system,
-        "Messages": [message_value(message) for message in collated],
+        "Messages": [message_value(message) for message in with_tool_names(collated)],
         "Tools": tool_values(tools),
         "Response": "",
         **_think_values(think),

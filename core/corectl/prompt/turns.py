@@ -43,6 +43,14 @@ def with_call_ids(messages: Sequence[Message]) -> list[Message]:
     return made
 
 
+def with_tool_names(messages: Sequence[Message]) -> list[Message]:
+    """Every tool result with the name of its call, which is found as `with_call_ids` does."""
+    return [
+        msgspec.structs.replace(message, tool_name=known.tool_name) if message.role == "tool" else message
+        for message, known in zip(messages, with_call_ids(messages), strict=True)
+    ]
+
+
 def _id(call: Mapping[str, Any], numbers: itertools.count[int]) -> str:
     given = call.get("id")
     return given if isinstance(given, str) and given else f"call{next(numbers):05}"
