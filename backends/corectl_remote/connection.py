@@ -18,6 +18,9 @@ from corectl.errors import RemoteError
 MAX_HEAD = 2**16
 """Bytes of a reply's head."""
 
+UNSEEN = 5.0
+"""Seconds. A server that closes a connection so soon after a request has not seen it: it closed an idle one."""
+
 CONTEXT = b"x-corectl-context"
 """The only header of a reply that is looked at, but for those that say where its body ends."""
 
@@ -35,7 +38,7 @@ OnHead = Callable[[Head], Take]
 
 
 class Dropped(Exception):
-    """The connection has ended before anything of the reply came."""
+    """The connection has ended right after the request, before anything of the reply came."""
 
 
 class Exchange:
@@ -114,7 +117,11 @@ class Connection(asyncio.Protocol):
         if exchange is not None:
             if exchange.take is not None and not self._has_length and exc is None:
                 self._finish(exchange)
-            elif exchange.take is None and self._head_bytes == 0:
+            elif (
+                exchange.take is None
+                and self._head_bytes == 0
+                and self._loop.time() - exchange.heard < UNSEEN
+            ):
                 exchange.fail(Dropped())
             else:
                 exchange.fail(RemoteError(f"the connection to remote server {self._label} broke off"))

@@ -41,7 +41,10 @@ class WireLogprobs(msgspec.Struct):
 
 
 class WireChoice(msgspec.Struct):
+    """A server that does not stream has a whole `message` in its only chunk."""
+
     delta: WireDelta | None = None
+    message: WireDelta | None = None
     text: str | None = None
     finish_reason: str | None = None
     logprobs: WireLogprobs | None = None
@@ -121,7 +124,7 @@ class OpenAiReader:
         if not chunk.choices:
             return
         choice = chunk.choices[0]
-        delta = choice.delta or WireDelta()
+        delta = choice.delta or choice.message or WireDelta()
         text = (delta.content or "") + (delta.refusal or "") + (choice.text or "")
         thinking = delta.reasoning_content or delta.reasoning or ""
         pieces = self._calls.take(delta.tool_calls) if delta.tool_calls else ()

@@ -11,7 +11,7 @@ import pytest
 from corectl.errors import CorectlError, RemoteError, RemoteUnreachable
 from corectl.remote.backend import RemoteServer
 from corectl.secret import Secret
-from corectl_remote import http
+from corectl_remote import connection, http
 from corectl_remote.connection import Head, Take
 from corectl_remote.http import HttpClient
 from tests.backends.remote_kit import KEY, Line, Script, Upstream, reply, serving
@@ -98,6 +98,27 @@ def test_a_request_on_a_connection_that_dies_under_it_is_sent_again() -> None:
             await it.ask("GET", "/x")
             assert (await it.ask("GET", "/x")).body == b'{"n": 2}'
             assert upstream.connections == 2
+            await it.close()
+
+    play(story())
+
+
+def test_a_request_that_a_server_may_have_worked_on_is_not_sent_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "UNSEEN", 0.01)
+
+    async def story() -> None:
+        async def drop(line: Line) -> None:
+            await asyncio.sleep(0.1)
+            line.cut()
+
+        async with serving(Upstream().on("/x", reply({}), drop, reply({"n": 2}))) as upstream:
+            it = await client(upstream)
+            await it.ask("GET", "/x")
+            with pytest.raises(RemoteError, match="broke off"):
+                await it.ask("GET", "/x")
+            assert upstream.connections == 1
             await it.close()
 
     play(story())

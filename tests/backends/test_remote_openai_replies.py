@@ -134,6 +134,15 @@ def test_comments_other_fields_and_other_line_ends() -> None:
     assert text_of(answered(stream(body))) == "a"
 
 
+def test_a_reply_of_a_server_that_does_not_stream_is_not_lost() -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = {"role": "assistant", "content": "Hello", "tool_calls": [call]}
+    whole = {"choices": [{"message": message, "finish_reason": "tool_calls"}], "usage": USAGE["usage"]}
+    found = answered(stream(json.dumps(whole).encode()))
+    assert text_of(found) == "Hello" and finish_of(found).usage.output_tokens == 2
+    assert calls_of(found) == [(0, "f", "{}", True)]
+
+
 def test_a_refusal_is_text() -> None:
     assert text_of(answered(events(said(refusal="I will not."), END))) == "I will not."
 

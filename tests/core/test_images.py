@@ -153,6 +153,14 @@ def test_a_jpeg_is_turned_before_its_size_is_told() -> None:
     assert len(found.pixels()) == 3 * 20 * 60
 
 
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_there_is_not_turns_nothing(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = opened(encoded(picture(60, 20), "JPEG", exif=exif))
+    assert (found.width, found.height) == (60, 20)
+
+
 def test_exif_that_makes_no_sense_is_ignored() -> None:
     data = encoded(picture(6, 4), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + b"\xff" * 40)
     assert pixels(data).shape == (4, 6, 3)

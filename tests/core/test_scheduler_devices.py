@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import msgspec
 import pytest
 
+from corectl import deadline
 from corectl.errors import BadRequest, LoadFailed
 from corectl.hardware.inventory import Inventory
 from corectl.messages import LoadOptions
@@ -99,6 +101,47 @@ def test_a_probe_that_hangs_or_raises_is_no_machine_without_gpus(devices: MakeDe
             (notice,) = notices
             assert notice.code == "cpu_fallback"
             assert notice.message.endswith(": the hardware probe gpus failed: OSError: no driver")
+        await held.let_go()
+        await it.scheduler.shutdown()
+
+    play(story())
+
+
+def test_a_probe_that_is_late_does_not_take_models_off_its_devices(
+    devices: MakeDevices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stay where they are; new ones are loaded elsewhere until it answers again."""
+    monkeypatch.setattr(deadline, "SECONDS", 0.05)
+    answer = threading.Event()
+    answer.set()
+
+    async def story() -> None:
+        it = devices(cpu(), gpu("x", 4 * GIB))
+
+        class Cpus:
+            name = "cpus"
+
+            def devices(self) -> list[Any]:
+                return [device for device in it.machine.devices() if device.kind == "cpu"]
+
+        class Gpus:
+            name = "gpus"
+
+            def devices(self) -> list[Any]:
+                answer.wait(10)
+                return [device for device in it.machine.devices() if device.kind != "cpu"]
+
+        it.scheduler.machine.inventory = Inventory({"cpus": Cpus(), "gpus": Gpus()})
+        runner, held = await served(it, 0, it.a)
+        await held.let_go()
+        answer.clear()
+        try:
+            other, held = await served(it, 1, it.b)
+        finally:
+            answer.set()
+        assert where(runner) == {"x": 10} and where(other) == {}
+        assert sorted(entry.record.name.short for entry in it.scheduler.loaded()) == ["a:latest", "b:latest"]
+        assert unloads() == []
         await held.let_go()
         await it.scheduler.shutdown()
 

@@ -29,6 +29,9 @@ class Inventory:
         """As last reported; None before the first time."""
         self.failures: dict[str, str] = {}
         """Why probes reported nothing, by their names, when they were last asked."""
+        self.unsure: tuple[Device, ...] = ()
+        """What probes that have not answered in time, when they were last asked, had reported before."""
+        self._answers: dict[str, tuple[Device, ...]] = {}
 
     def probe(self) -> tuple[Device, ...]:
         """What is there now. For worker threads: a driver may take its time.
@@ -36,15 +39,19 @@ class Inventory:
         A probe that raises reports nothing, and neither does one that has not answered for too long.
         """
         found: list[Device] = []
+        unsure: list[Device] = []
         failures: dict[str, str] = {}
         for name, probe in sorted(self._probes.items()):
             try:
                 reported = self._deadlines[name].call(probe.devices)
-                found += [msgspec.structs.replace(device, found_by=name) for device in reported]
+                answer = tuple(msgspec.structs.replace(device, found_by=name) for device in reported)
+                self._answers[name] = answer
+                found += answer
             except Overdue as exc:
                 failures[name] = str(exc)
+                unsure += self._answers.get(name, ())
                 if not exc.again:
-                    log.error("%s; until it does, its devices count as gone", exc)
+                    log.error("%s; until it does, its devices are not used for new loads", exc)
             except Exception as exc:
                 failures[name] = f"{type(exc).__name__}: {exc}"
                 log.exception("hardware probe %s failed", name)
@@ -55,7 +62,7 @@ class Inventory:
                     *(device.id, device.kind, device.name, device.memory_total, device.memory_free),
                     f" unusable: {device.unusable}; {device.remedy}" if device.unusable else "",
                 )
-        self.devices, self.failures = tuple(found), failures
+        self.devices, self.unsure, self.failures = tuple(found), tuple(unsure), failures
         self._accelerators = {}
         return self.devices
 

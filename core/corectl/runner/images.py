@@ -104,9 +104,10 @@ def _orientation(image: Image.Image) -> int:
     if "exif" not in image.info:
         return 1
     try:
-        return int(image.getexif().get(_ORIENTATION, 1))
+        found = int(image.getexif().get(_ORIENTATION, 1))
     except Exception:
         return 1
+    return found if 1 <= found <= 8 else 1
 
 
 def _decode(data: bytes, field: str) -> bytes:

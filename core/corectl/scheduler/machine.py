@@ -67,6 +67,9 @@ class Machine:
         return choice, context
 
     async def survey(self) -> tuple[tuple[Device, ...], set[str]]:
-        """The devices as they are now, and the ids of those that can be used."""
+        """The devices as they are now, and the ids of those that can be used.
+
+        What is on one whose probe is late may stay there: a driver that takes its time has not lost it.
+        """
         devices = await self.inventory.refresh()
-        return devices, {device.id for device in devices if device.ways}
+        return devices, {device.id for device in (*devices, *self.inventory.unsure) if device.ways}
