@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from corectl.errors import CorectlError, LoadFailed
 from corectl.runner.engine import Engine, Placement
 from corectl_mlx.backend import MlxBackend
-from tests.backends.test_mlx_engine import PROMPTS, alone, spec_of
+from tests.backends.mlx_kit import PROMPTS, alone, spec_of
 from tests.forms import Forms
 
 pytest.importorskip("mlx_lm")

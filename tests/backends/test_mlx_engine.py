@@ -2,71 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
-from mlx_lm.models.cache import KVCache
 
-from corectl.errors import BadModelFile, EngineError, LoadFailed
+from corectl.errors import EngineError
 from corectl.messages import SamplingOptions
-from corectl.model.files import ModelFiles
 from corectl.runner.abilities import SequenceMemory
 from corectl.runner.engine import (
-    CacheShape,
     Engine,
-    MemoryUse,
-    ModelSpec,
-    Placement,
-    Sampled,
     SequenceSpec,
     Work,
 )
 from corectl_mlx.backend import MlxBackend
 from corectl_mlx.batches import divided
 from corectl_mlx.caches import Rows, trimmed
-from corectl_mlx.memory import sizes_of
+from tests.backends.mlx_kit import GREEDY, PROMPTS, Driver, alone, load, tokens_of
 from tests.forms import Forms
 
 pytest.importorskip("mlx_lm")
-
-GREEDY = SamplingOptions(temperature=0)
-PROMPTS = (
-    "The capital of France is",
-    "Once upon a time there was a",
-    "def fib(n):\n    return",
-    "1, 2, 3, 4, 5, 6,",
-)
-TINY = {
-    "model_type": "llama",
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "vocab_size": 32,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 10000.0,
-    "max_position_embeddings": 64,
-    "tie_word_embeddings": True,
-    "torch_dtype": "float32",
-}
-
-
-def spec_of(folder: Path) -> ModelSpec:
-    named = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
-    return ModelSpec(format="safetensors", weights=folder / "model.safetensors", named=named)
-
-
-def load(folder: Path, **changes: Any) -> Engine:
-    values = Placement(num_ctx=256, cells=1024, num_batch=128, max_sequences=4, num_thread=1)
-    return MlxBackend().load(spec_of(folder), msgspec.structs.replace(values, **changes), lambda part: None)
 
 
 @pytest.fixture(scope="module")
@@ -76,83 +34,10 @@ def engine(forms: Forms) -> Iterator[Engine]:
     loaded.close()
 
 
-class Driver:
-    """Drives one engine by hand: sequences by id, with what they have said."""
-
-    def __init__(self, engine: Engine, sampling: SamplingOptions = GREEDY) -> None:
-        self.engine, self.sampling = engine, sampling
-        self.said: dict[int, list[Sampled]] = {}
-        self._tokens: dict[int, list[int]] = {}
-        self._done: dict[int, int] = {}
-
-    def add(self, id: int, text: str, **changes: Any) -> list[int]:
-        tokens = self.engine.tokenizer.encode(text)
-        self.engine.add(SequenceSpec(id=id, prompt=tuple(tokens), sampling=self.sampling, **changes))
-        self.said[id], self._tokens[id], self._done[id] = [], list(tokens), 0
-        return tokens
-
-    def begin_at(self, id: int, done: int) -> None:
-        self._done[id] = done
-
-    def step(self, *ids: int, chunk: int = 1000, sample: bool = True) -> None:
-        """One step for these sequences, of at most `chunk` tokens each."""
-        work = []
-        for id in ids:
-            start = self._done[id]
-            tokens = self._tokens[id][start : start + chunk]
-            last = start + len(tokens) == len(self._tokens[id])
-            work.append(Work(id, tokens, start, sample and last))
-            self._done[id] += len(tokens)
-        for item in self.engine.step(work):
-            self.said[item.id].append(item)
-            self._tokens[item.id].append(item.token)
-
-    def tokens(self, id: int) -> list[int]:
-        return [item.token for item in self.said[id]]
-
-    def remove(self, *ids: int) -> None:
-        for id in ids:
-            self.engine.remove(id)
-
-
-def alone(engine: Engine, text: str, count: int = 8, chunk: int = 1000, **changes: Any) -> list[Sampled]:
-    driver = Driver(engine)
-    driver.add(99, text, **changes)
-    while len(driver.said[99]) < count:
-        driver.step(99, chunk=chunk)
-    driver.remove(99)
-    return driver.said[99]
-
-
-def tokens_of(items: Sequence[Sampled]) -> list[int]:
-    return [item.token for item in items]
-
-
 def test_it_says_what_it_is_without_loading_anything() -> None:
     says = MlxBackend().availability()
     assert says.usable and says.variant in ("cpu", "metal") and says.version
     assert {"num_gpu", "num_thread", "kv_cache_type"} <= set(says.ignores)
-
-
-def test_memory_is_estimated_and_measured_alike(forms: Forms, engine: Engine) -> None:
-    estimate = MlxBackend().estimate(
-        spec_of(forms.safetensors(2)), CacheShape(num_batch=128, max_sequences=4)
-    )
-    (layer,) = estimate.layers
-    (use,) = engine.info.measured
-    assert isinstance(use, MemoryUse)
-    assert use.weights == pytest.approx(layer.weights, rel=0.02)
-    assert use.cache == layer.cell * 1024
-
-
-def test_what_configurations_of_gemma_leave_out_is_known() -> None:
-    """Without heads all of a layer's width would count as one."""
-    text = {"model_type": "gemma3_text", "hidden_size": 2560, "num_hidden_layers": 34}
-    whole = {"model_type": "gemma3", "torch_dtype": "bfloat16", "text_config": text}
-    assert sizes_of(whole).cell == 2 * 34 * 4 * 256 * 2
-    assert sizes_of({**text, "torch_dtype": "bfloat16"}).cell == 2 * 34 * 1 * 256 * 2
-    said = {**whole, "text_config": {**text, "num_key_value_heads": 2, "head_dim": 128}}
-    assert sizes_of(said).cell == 2 * 34 * 2 * 128 * 2
 
 
 def test_sequences_together_say_what_each_says_alone(engine: Engine) -> None:
@@ -396,17 +281,6 @@ def test_a_cache_that_has_let_go_of_its_beginning_is_not_cut() -> None:
     assert trimmed([Chunked()], 300, 300) and not trimmed([Chunked()], 300, 200)
 
 
-def test_models_whose_caches_cannot_be_joined_are_computed_one_at_a_time(
-    forms: Forms, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(KVCache, "merge")
-    single = load(forms.safetensors(2))
-    assert (single.info.max_sequences, single.info.idle_sequences) == (1, 0)
-    assert [notice.code for notice in single.info.notices] == ["one_at_a_time"]
-    assert alone(single, PROMPTS[0])
-    single.close()
-
-
 def test_a_failure_while_sequences_are_joined_ends_no_more_than_them(
     forms: Forms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -468,57 +342,3 @@ def test_bad_work_is_refused_and_harms_nobody(engine: Engine) -> None:
         engine.shift(0, 1, 1)
     with pytest.raises(EngineError):
         engine.embed([])
-
-
-def folder(tmp_path: Path, forms: Forms, config: Any = TINY) -> Path:
-    """A model folder without weights."""
-    made = tmp_path / "model"
-    made.mkdir()
-    shutil.copy(forms.safetensors(2) / "tokenizer.json", made)
-    (made / "config.json").write_text(json.dumps(config))
-    return made
-
-
-def weights(path: Path, content: dict[str, Any]) -> None:
-    from safetensors.numpy import save_file
-
-    save_file(content, path)
-
-
-def test_models_that_cannot_be_loaded_say_why(tmp_path: Path, forms: Forms) -> None:
-    made = folder(tmp_path, forms)
-    with pytest.raises(BadModelFile, match=r"model\*\.safetensors"):
-        load(made)
-    weights(made / "model.safetensors", {"wrong": np.zeros((2, 2), np.float32)})
-    with pytest.raises(LoadFailed, match=r"MLX cannot load model\.safetensors"):
-        load(made)
-    (made / "config.json").write_text(json.dumps({**TINY, "model_type": "nothing_known"}))
-    with pytest.raises(LoadFailed, match="nothing_known"):
-        load(made)
-    (made / "model.safetensors").write_bytes(b"\xff" * 100)
-    with pytest.raises(LoadFailed):
-        load(made)
-
-
-def test_code_that_comes_with_a_model_never_runs(tmp_path: Path, forms: Forms) -> None:
-    made = folder(tmp_path, forms, {**TINY, "model_file": "evil.py", "auto_map": {"AutoModel": "evil.Model"}})
-    proof = tmp_path / "it-ran"
-    (made / "evil.py").write_text(f"import pathlib\npathlib.Path({str(proof)!r}).touch()\n")
-    weights(made / "model.safetensors", {"w": np.zeros((2, 2), np.float32)})
-    with pytest.raises(LoadFailed, match="custom module"):
-        load(made)
-    assert not proof.exists()
-
-
-def test_blobs_without_names_of_their_own(tmp_path: Path, forms: Forms) -> None:
-    blobs = tmp_path / "blobs"
-    blobs.mkdir()
-    named = {}
-    for number, path in enumerate(sorted(forms.safetensors(2).iterdir())):
-        named[path.name] = Path(shutil.copy(path, blobs / f"sha256-{number}"))
-    files = ModelFiles(weights=named["model.safetensors"], named=named)
-    spec = ModelSpec(format="safetensors", weights=files.weights, named=files.named)
-    placement = Placement(num_ctx=64, cells=64, num_batch=16, max_sequences=1, num_thread=1)
-    loaded = MlxBackend().load(spec, placement, lambda part: None)
-    assert len(alone(loaded, PROMPTS[0], 2)) == 2
-    loaded.close()

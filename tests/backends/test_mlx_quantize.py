@@ -12,7 +12,7 @@ from corectl.jobs.messages import Made, Quantization
 from corectl.jobs.processes import Jobs
 from corectl.model.files import ModelFiles
 from corectl_safetensors import Safetensors
-from tests.backends.test_mlx_engine import PROMPTS, alone, load
+from tests.backends.mlx_kit import PROMPTS, alone, load
 from tests.forms import Forms
 
 pytest.importorskip("mlx_lm")
