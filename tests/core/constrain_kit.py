@@ -9,7 +9,7 @@ import numpy as np
 
 from corectl.constrain.build import build_constraint
 from corectl.messages import Grammar, ToolChoice
-from corectl.output.dialect import OutputShape
+from corectl.output.dialect import OutputShape, Tags
 from corectl.runner.engine import Constraint
 
 END, FIRST = 0, 1
@@ -136,3 +136,51 @@ def walk(writer: Writer, seed: int, longest: int = 2000) -> str:
         )
         assert writer.take(token)
     raise AssertionError(f"no end after {longest} tokens: {writer.text[:500]!r}")
+
+
+# Shapes of outputs, and vocabularies that have their tags as text, or as control tokens.
+
+THINK = Tags("<think>", "</think>")
+JSON = Grammar(kind="json")
+REQUIRED = ToolChoice(mode="required")
+ONE_CALL = ToolChoice(parallel=False)
+WORDS = (
+    *(
+        "<think>",
+        "</think>",
+        "</",
+        "think",
+        ">\n",
+        ">\n\n",
+        ">no",
+        "\n\n",
+        '{"',
+        '{"a',
+        "<tool_call>",
+        "call>{",
+    ),
+    *("call>\n", "call>x", '"}', "ü", '["'),
+)
+PLAIN = KitTokenizer(WORDS)
+SPECIAL = KitTokenizer(
+    ("\n\n", '{"'), ("<think>", "</think>", "<tool_call>", "</tool_call>", "<|channel|>", "<|message|>")
+)
+CALL = 'call: "{\\"city\\": " %json {"type": "string", "maxLength": 8} "}"\n'
+TOOLS = OutputShape(
+    call_openers=("<tool_call>",),
+    calls=f'calls: one (WS one)*\none: "<tool_call>" WS call WS "</tool_call>"\nWS: /\\n?/\n{CALL}',
+    markers=("<tool_call>", "</tool_call>"),
+)
+BARE_TOOLS = OutputShape(first_openers=("{",), calls=f'calls: call (";" call)*\n{CALL}')
+PARIS = '<tool_call>\n{"city": "Paris"}\n</tool_call>'
+
+
+def with_thought(shape: OutputShape = TOOLS, *, begun: bool = False) -> OutputShape:
+    fields = {name: getattr(shape, name) for name in shape.__struct_fields__}
+    markers = (*shape.markers, THINK.open, THINK.close)
+    return OutputShape(**{**fields, "thought": THINK, "in_thought": begun, "markers": markers})
+
+
+def codes(writer: Writer) -> list[str]:
+    assert writer.constraint is not None
+    return [notice.code for notice in writer.constraint.notices]
