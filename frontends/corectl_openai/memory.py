@@ -65,7 +65,7 @@ class Conversations:
         return found.conversation
 
     def find_item(self, id: str) -> bytes | None:
-        """An item, encoded, which a use of its response is. For any thread."""
+        """An item, encoded; None if it is not here any more. Its response counts as used. For any thread."""
         found = self._items.get(id)
         if found is None:
             return None

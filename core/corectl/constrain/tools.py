@@ -48,7 +48,10 @@ class Enforceable(msgspec.Struct, frozen=True):
 
 
 def enforceable(request: OutputRequest, dialect: Dialect, compiler: Compiler) -> Enforceable:
-    """Called on the thread that prepares requests."""
+    """What of a request's tools can be enforced, in calls as a dialect writes them.
+
+    Called on the runner's thread that prepares requests.
+    """
     tools, notices = _relaxed(request.tools, compiler)
     relaxed = msgspec.structs.replace(request, tools=tools)
     readable = tuple(

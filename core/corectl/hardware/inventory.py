@@ -36,7 +36,8 @@ class Inventory:
     def probe(self) -> tuple[Device, ...]:
         """What is there now. For worker threads: a driver may take its time.
 
-        A probe that raises reports nothing, and neither does one that has not answered for too long.
+        A probe that raises reports nothing, and neither does one that has not answered for too long; what such a one
+        has reported before is in `unsure`.
         """
         found: list[Device] = []
         unsure: list[Device] = []

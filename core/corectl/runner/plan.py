@@ -118,7 +118,7 @@ def _share(prompts: Sequence[Progress], budget: int, turn: int) -> list[Work]:
     """Divides a step among prompts: equal parts, of which short ones leave to the others what they do not need."""
     if budget < len(prompts):
         first = turn * budget % len(prompts)
-        prompts = [*prompts[first:], *prompts[:first]][: max(0, budget)]
+        prompts = [*prompts[first:], *prompts[:first]][:budget]
     work = []
     for index, seq in enumerate(sorted(prompts, key=lambda seq: seq.text)):
         count = min(seq.text, -(-budget // (len(prompts) - index)))
